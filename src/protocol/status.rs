@@ -1,0 +1,36 @@
+//! The words for a server's state and for why it changed.
+
+use serde::{Deserialize, Serialize};
+
+/// A server's state as the Panel sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Installing,
+    Created,
+    Starting,
+    Running,
+    Stopping,
+    Stopped,
+    Restarting,
+    Crashed,
+    Suspended,
+    Deleting,
+    Deleted,
+    /// Docker cannot be asked. Never turned into `Stopped` or `Crashed` by itself.
+    Unknown,
+}
+
+/// Why a status changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    Command,
+    Crash,
+    Oom,
+    EngineRestart,
+    Operator,
+    GaveUp,
+    DiskLimit,
+    ReadyTimeout,
+}
