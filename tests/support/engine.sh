@@ -5,6 +5,8 @@
 #   engine.sh start [DIR]   start the private Engine of DIR, whatever else runs; prints its DOCKER_HOST
 #   engine.sh down [DIR]    stop the private Engine of DIR in order; what `up` merely found is left alone
 #   engine.sh cut [DIR]     end it and its containers as a power cut would; images and containers stay on disk
+#   engine.sh term [DIR]    SIGTERM for its dockerd alone, which stops the containers
+#   engine.sh kill [DIR]    SIGKILL for its dockerd alone; the containers run on
 #
 # DIR (default target/engine) keeps the data and the log. Sockets and pids live under /run: their paths stay short
 # enough for a Unix socket, and a reboot clears them. Every command may be repeated, after a kill -9 too.
@@ -66,14 +68,33 @@ contained() {
   done
 }
 
-# Waits up to $1 seconds for process $2 to end.
-gone() { timeout "$1" tail --pid="$2" -f /dev/null; }
+# Sends a signal to dockerd and waits up to $2 seconds for its end. The pid counts only while it is this dockerd's:
+# after a kill -9 the number may be anybody's.
+signal() {
+  local pid
+  pid=$(cat "$run/docker.pid" 2>/dev/null || true)
+  if [ -n "$pid" ] && processes | grep -qx "$pid"; then
+    kill "-$1" "$pid"
+    gone "$2" "$pid" || true
+  fi
+}
+
+# Waits up to $1 seconds for process $2 to end. A zombie has ended: whoever inherited it may reap it late.
+gone() {
+  local turn
+  for turn in $(seq $(($1 * 50))); do
+    grep -qs '^State:[[:space:]]*[^ZX]' "/proc/$2/status" || return 0
+    sleep 0.02
+  done
+  return 1
+}
 
 # Removes what a dead Engine leaves in the kernel and under /run.
 sweep() {
-  local mount pid
-  for pid in $(contained) $(processes); do kill -9 "$pid" 2>/dev/null || true; done
-  for pid in $(processes); do gone 5 "$pid" || true; done
+  local mount pid pids
+  pids="$(contained) $(processes)"
+  for pid in $pids; do kill -9 "$pid" 2>/dev/null || true; done
+  for pid in $pids; do gone 5 "$pid" || true; done
   for mount in $(cut -d' ' -f2 /proc/mounts | grep -F -e "$run/" -e "$dir/" | sort -r); do umount -l "$mount" || true; done
   if [ -s "$run/bridge" ]; then ip link delete "$(cat "$run/bridge")" 2>/dev/null || true; fi
   rm -rf "$run/exec" "$run/bridge" "$run"/docker*
@@ -83,21 +104,20 @@ sweep() {
 # of its own and writes no firewall rule, since two Engines overwrite each other's: ports are then published by
 # Docker's proxy alone, and containers have no way out of the machine.
 network() {
-  local n
-  if [ ! -e /sys/class/net/docker0 ]; then
-    echo docker0 >"$run/bridge"
-    return
-  fi
-  for n in $(seq 0 255); do
+  local n bridge
+  bridge=$(cat "$run/bridge" 2>/dev/null || true)
+  if [ -z "$bridge" ] && [ ! -e /sys/class/net/docker0 ]; then bridge=docker0; fi
+  for n in $([ -n "$bridge" ] || seq 0 255); do
     # Creating the link is what claims the number, so two starts at once cannot take the same.
     ip link add "longshore$n" type bridge 2>/dev/null || continue
-    echo "longshore$n" >"$run/bridge"
-    ip address add "10.213.$n.1/24" dev "longshore$n"
-    ip link set "longshore$n" up
-    echo "--bridge longshore$n --iptables=false --ip6tables=false"
-    return
+    bridge=longshore$n
+    ip address add "10.213.$n.1/24" dev "$bridge"
+    ip link set "$bridge" up
+    break
   done
-  fail "no bridge could be made"
+  [ -n "$bridge" ] || fail "no bridge could be made"
+  echo "$bridge" >"$run/bridge"
+  if [ "$bridge" != docker0 ]; then echo "--bridge $bridge --iptables=false --ip6tables=false"; fi
 }
 
 start() {
@@ -109,7 +129,8 @@ start() {
   exec 9>"$run/lock"
   flock -w 120 9 || fail "another start of $dir does not end"
   answers "unix://$socket" && return
-  sweep
+  # What a killed dockerd left running is not swept: it finds its containerd and its containers again by itself.
+  rm -f "$run/docker.pid"
   echo '{}' >"$run/docker.json"
   flags=$(network)
   # A session of its own, so that a Ctrl-C meant for the caller does not reach it. The lock is not handed down.
@@ -129,18 +150,16 @@ start() {
 }
 
 stop() {
-  local pid
   [ -d "$run" ] || return 0
   as_root
   PATH=$PATH:/usr/sbin:/sbin
   exec 9>"$run/lock"
   flock -w 120 9 || fail "a start of $dir does not end"
-  pid=$(cat "$run/docker.pid" 2>/dev/null || true)
-  # The pid counts only while it is this dockerd's: after a kill -9 the number may be anybody's.
-  if [ -n "$pid" ] && [ "$1" = in-order ] && processes | grep -qx "$pid"; then
-    kill -TERM "$pid"
-    gone 30 "$pid" || true
-  fi
+  case $1 in
+    down) signal TERM 30 ;;
+    term) signal TERM 60; return ;;
+    kill) signal KILL 10; return ;;
+  esac
   sweep
   rm -rf "$run"
 }
@@ -154,7 +173,6 @@ case $command in
     start
     echo "unix://$socket" ;;
   start) start; echo "unix://$socket" ;;
-  down) stop in-order ;;
-  cut) stop at-once ;;
-  *) sed -n 's/^# \?//; 2,10p' "$0" >&2; exit 2 ;;
+  down | cut | term | kill) stop "$command" ;;
+  *) sed -n 's/^# \?//; 2,12p' "$0" >&2; exit 2 ;;
 esac

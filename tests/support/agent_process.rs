@@ -1,0 +1,212 @@
+//! The built `longshore-agent` as a process of its own, with a data directory, a node id and a secret of its own.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::{Engine, FakePanel, SOON, Watched, engine, unique_name};
+
+/// A running Agent. Dropping it kills the process, removes the node's containers and the data directory.
+pub struct AgentProcess {
+    pub node_id: String,
+    pub secret: String,
+    /// `DATA_DIR`.
+    pub data_dir: PathBuf,
+    engine: Engine,
+    command: Command,
+    running: Option<Running>,
+    log: Arc<Watched<Vec<String>>>,
+    dir: TempDir,
+}
+
+struct Running {
+    child: Child,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl AgentProcess {
+    /// Starts an Agent that dials `panel` and works on the shared Engine.
+    pub fn start(panel: &FakePanel) -> Self {
+        Self::start_with(panel, engine(), &[])
+    }
+
+    /// The same with an Engine of the caller's and more environment, which wins over the usual one.
+    pub fn start_with(panel: &FakePanel, engine: &Engine, environment: &[(&str, &str)]) -> Self {
+        let mut agent = Self::prepare(&panel.url(), engine, environment);
+        agent.start_again();
+        agent
+    }
+
+    /// An Agent that is not started yet.
+    pub fn prepare(panel_url: &str, engine: &Engine, environment: &[(&str, &str)]) -> Self {
+        let dir = tempfile::Builder::new().prefix("agent-").tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+        let dir = dir.expect("cargo's directory for tests is writable");
+        let (node_id, data_dir, secret_file) =
+            (unique_name(), dir.path().join("data"), dir.path().join("secret"));
+        let secret = format!("secret-of-{node_id}-0123456789abcdef");
+        write_secret(&secret_file, &secret);
+        let mut command = Command::new(program());
+        // Nothing of the developer's own environment may decide a test.
+        command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+        command.env("PANEL_URL", panel_url).env("NODE_ID", &node_id).env("AGENT_SECRET_FILE", secret_file);
+        command
+            .env("HEALTH_ADDR", "127.0.0.1:0")
+            .env("DATA_DIR", &data_dir)
+            .env("DOCKER_HOST", engine.host());
+        command.env("LOG_LEVEL", "debug").env("RUST_BACKTRACE", "1").envs(environment.iter().copied());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let log = Arc::new(Watched::new(Vec::new()));
+        AgentProcess { node_id, secret, data_dir, engine: engine.clone(), command, running: None, log, dir }
+    }
+
+    /// Starts it, the first time or after its end, with the same node and the same data.
+    pub fn start_again(&mut self) {
+        assert!(self.running.is_none(), "{} runs already", self.node_id);
+        let mut child = self.command.spawn().expect("the built Agent can be started");
+        let outputs: [Box<dyn Read + Send>; 2] =
+            [Box::new(child.stdout.take().expect("piped")), Box::new(child.stderr.take().expect("piped"))];
+        let readers = outputs.into_iter().map(|output| record(output, Arc::clone(&self.log))).collect();
+        self.running = Some(Running { child, readers });
+    }
+
+    /// Writes another secret into the secret file; the Agent reads it again at each dial.
+    pub fn change_secret(&mut self, secret: &str) {
+        self.secret = secret.to_owned();
+        write_secret(&self.dir.path().join("secret"), secret);
+    }
+
+    /// The name of a server's container.
+    pub fn container(&self, server_id: &str) -> String {
+        format!("longshore-{}-{server_id}", self.node_id)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.running.as_ref().map(|running| running.child.id()).expect("the Agent runs")
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid().cast_signed()).expect("a child's pid is not zero");
+        kill_process(pid, signal).expect("a child that was not waited for may be signalled");
+    }
+
+    /// Asks it to end, and waits.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.wait(Duration::from_secs(30))
+    }
+
+    /// Kills it as a crash would.
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        assert_eq!(self.wait(SOON).signal(), Some(9));
+    }
+
+    /// Waits for its end, which the end of its output tells; panics when it does not come.
+    pub fn wait(&mut self, within: Duration) -> ExitStatus {
+        let ended = self.log.wait(within, |lines| lines.iter().any(|line| line == END).then_some(()));
+        assert!(ended.is_some(), "{} did not end within {within:?}", self.node_id);
+        self.reap()
+    }
+
+    fn reap(&mut self) -> ExitStatus {
+        let Running { mut child, readers } = self.running.take().expect("the Agent was started");
+        let status = child.wait().expect("a child can be waited for");
+        readers.into_iter().for_each(|reader| reader.join().expect("a reader does not panic"));
+        self.log.lock().retain(|line| line != END);
+        status
+    }
+
+    /// What it has printed until now, over all its starts.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().clone()
+    }
+
+    /// Waits for a line that holds `text` and returns the last such line.
+    pub fn wait_log(&self, text: &str) -> String {
+        let found = self.log.wait(SOON, |lines| lines.iter().rev().find(|line| line.contains(text)).cloned());
+        found.unwrap_or_else(|| panic!("{} did not log {text:?} within {SOON:?}", self.node_id))
+    }
+
+    /// Where it answers `/health`, as it logged it.
+    pub fn health_address(&self) -> SocketAddr {
+        let line = self.wait_log("health");
+        let mut addresses = line
+            .split_whitespace()
+            .filter_map(|word| word.trim_matches(|c: char| !c.is_ascii_digit()).parse().ok());
+        addresses.next_back().unwrap_or_else(|| panic!("no address in {line:?}"))
+    }
+
+    /// Resident memory in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    pub fn threads(&self) -> u64 {
+        self.status("Threads:")
+    }
+
+    /// How often its threads have gone to sleep by themselves, summed: each time is one wake-up.
+    pub fn voluntary_switches(&self) -> u64 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("the Agent runs");
+        let tasks = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("status")).ok());
+        tasks.filter_map(|status| field(&status, "voluntary_ctxt_switches:")).sum()
+    }
+
+    fn status(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the Agent runs");
+        field(&status, name).unwrap_or_else(|| panic!("the kernel tells no {name}"))
+    }
+}
+
+impl Drop for AgentProcess {
+    fn drop(&mut self) {
+        if let Some(running) = &mut self.running {
+            let _ = running.child.kill();
+            self.reap();
+        }
+        self.engine.remove_node(&self.node_id);
+        if thread::panicking() {
+            eprintln!("--- the log of {}:\n{}", self.node_id, self.log().join("\n"));
+        }
+    }
+}
+
+/// Put into the log when an output ends; no Agent prints it.
+const END: &str = "\0end of output";
+
+fn record(output: impl Read + Send + 'static, log: Arc<Watched<Vec<String>>>) -> JoinHandle<()> {
+    let read = move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            log.update(|lines| lines.push(line));
+        }
+        log.update(|lines| lines.push(END.to_owned()));
+    };
+    thread::Builder::new().name("agent-log".into()).spawn(read).expect("a test may have one more thread")
+}
+
+/// The Agent to test: `LONGSHORE_AGENT` (the release build, for the bench) or the one built beside the tests.
+fn program() -> PathBuf {
+    std::env::var_os("LONGSHORE_AGENT")
+        .map_or_else(|| env!("CARGO_BIN_EXE_longshore-agent").into(), PathBuf::from)
+}
+
+fn write_secret(path: &Path, secret: &str) {
+    let mut options = fs::OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
+    std::io::Write::write_all(&mut file.expect("the test's own directory"), secret.as_bytes())
+        .expect("space for a line");
+}
+
+fn field(status: &str, name: &str) -> Option<u64> {
+    status.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
+}

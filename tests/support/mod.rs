@@ -1,0 +1,66 @@
+//! What the behaviour tests stand on: a real Engine, a fake Panel that misbehaves on request, and the built Agent.
+//!
+//! Everything waits on a condition with a deadline and says what it waited for; nothing sleeps. Names are unique to the
+//! test process, so tests run at once, and what they made in the Engine is removed on drop, after a panic too.
+// Each test file compiles this module for itself and uses a part of it.
+#![allow(dead_code, unused_imports)]
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+mod agent_process;
+mod engine;
+mod fake_panel;
+
+pub use agent_process::AgentProcess;
+pub use engine::{Engine, PrivateEngine, engine};
+pub use fake_panel::{Behaviour, Connection, FakePanel, Seen};
+
+/// How long a test waits for what should happen at once: generous, since two cores may run several tests.
+pub const SOON: Duration = Duration::from_secs(15);
+
+/// The image that the demo server's tests run.
+pub const DEMO_IMAGE: &str = "longshore/demo:latest";
+
+/// A name like `test-4711-3` that no other test uses at this time; it is valid as a node id and a container's name.
+pub fn unique_name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A value that threads change and tests wait on.
+pub(crate) struct Watched<T> {
+    value: Mutex<T>,
+    changed: Condvar,
+}
+
+impl<T> Watched<T> {
+    pub fn new(value: T) -> Self {
+        Watched { value: Mutex::new(value), changed: Condvar::new() }
+    }
+
+    /// A failed assertion elsewhere must not hide behind a poisoned lock, so poisoning is ignored.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        self.value.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn update<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
+        let result = change(&mut self.lock());
+        self.changed.notify_all();
+        result
+    }
+
+    /// Waits until `find` finds something, at most `within`.
+    pub fn wait<R>(&self, within: Duration, mut find: impl FnMut(&mut T) -> Option<R>) -> Option<R> {
+        let deadline = Instant::now() + within;
+        let mut value = self.lock();
+        loop {
+            if let Some(found) = find(&mut value) {
+                return Some(found);
+            }
+            let left = deadline.checked_duration_since(Instant::now())?;
+            value = self.changed.wait_timeout(value, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
