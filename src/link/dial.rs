@@ -1,0 +1,324 @@
+//! [`Dialer`]: from a URL to a [`Connection`], phase by phase, each with its own bound.
+//!
+//! Runs on the thread that calls it (`panel-dial`) and ends by itself within [`Budget::total`]. It does the HTTP
+//! upgrade itself (RFC 6455 section 4.1): `head.rs` says why. The secret is in the request and nowhere else.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use std::{error, fmt};
+
+use rustls::ClientConfig;
+use tungstenite::handshake::client::generate_key;
+use tungstenite::handshake::derive_accept_key;
+use tungstenite::protocol::Role;
+
+use super::connection::{Connection, Limits};
+use super::head::{ResponseHead, read_body, read_head};
+use super::proxy::{Proxy, ProxyError};
+use super::resolve::{ResolveError, Resolver};
+use super::secret::Secret;
+use super::tls::Transport;
+use super::url::{Host, WsUrl};
+
+/// How long each phase may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    pub dns: Duration,
+    /// For each address.
+    pub connect: Duration,
+    pub proxy: Duration,
+    pub tls: Duration,
+    pub upgrade: Duration,
+    /// For all of it, whatever the phases would allow.
+    pub total: Duration,
+}
+
+/// Dials one URL, as often as asked.
+pub struct Dialer {
+    pub url: WsUrl,
+    /// Sent with the upgrade, beside what the handshake needs.
+    pub headers: Vec<(String, String)>,
+    /// Needed for `wss://`.
+    pub tls: Option<Arc<ClientConfig>>,
+    pub proxy: Option<Proxy>,
+    pub budget: Budget,
+    pub limits: Limits,
+    pub resolver: Resolver,
+}
+
+/// A step of a dial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Dns,
+    Connect,
+    Proxy,
+    Tls,
+    Upgrade,
+}
+
+/// Why there is no connection. [`DialError::phase`] tells where it went wrong.
+#[derive(Debug)]
+pub enum DialError {
+    /// A header of ours cannot be sent.
+    Header {
+        name: String,
+    },
+    /// The URL is `wss://` and there is no TLS configuration.
+    NoTls,
+    Dns {
+        host: Host,
+        cause: ResolveError,
+    },
+    /// Every address that was tried, with what came of it.
+    Connect {
+        tried: Vec<(SocketAddr, io::Error)>,
+    },
+    Proxy {
+        proxy: Proxy,
+        cause: ProxyError,
+    },
+    Tls(io::Error),
+    /// The server answered the upgrade with something else than a WebSocket.
+    Refused(Refusal),
+    Upgrade(io::Error),
+    /// The time for all of it ran out at the beginning of this phase.
+    TimedOut(Phase),
+}
+
+/// The answer of a server that refuses the upgrade.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub status: u16,
+    /// The first 200 characters of the body, printable.
+    pub body: String,
+    pub retry_after: Option<Duration>,
+    /// Its `Date` header.
+    pub date: Option<SystemTime>,
+}
+
+impl Default for Budget {
+    fn default() -> Budget {
+        let phase = Duration::from_secs(10);
+        Budget {
+            dns: phase,
+            connect: phase,
+            proxy: phase,
+            tls: phase,
+            upgrade: phase,
+            total: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The time that is left for a dial.
+struct Clock {
+    end: Instant,
+}
+
+impl Clock {
+    /// The end of a phase that starts now.
+    fn phase(&self, phase: Phase, bound: Duration) -> Result<Instant, DialError> {
+        let now = Instant::now();
+        if now >= self.end { Err(DialError::TimedOut(phase)) } else { Ok(self.end.min(now + bound)) }
+    }
+}
+
+impl Dialer {
+    /// A dialer with the usual bounds, no proxy, no further headers.
+    pub fn new(url: WsUrl, tls: Option<Arc<ClientConfig>>) -> Dialer {
+        Dialer {
+            url,
+            headers: Vec::new(),
+            tls,
+            proxy: None,
+            budget: Budget::default(),
+            limits: Limits::default(),
+            resolver: Resolver::default(),
+        }
+    }
+
+    /// Dials once; `secret` goes out as `Authorization: Bearer`. Blocks for at most [`Budget::total`].
+    pub fn dial(&self, secret: &Secret) -> Result<Connection, DialError> {
+        let (request, key) = self.request(secret)?;
+        let tls = match (self.url.secure(), &self.tls) {
+            (true, None) => return Err(DialError::NoTls),
+            (true, Some(config)) => Some(config.clone()),
+            (false, _) => None,
+        };
+        let clock = Clock { end: Instant::now() + self.budget.total };
+        let socket = self.connect(&clock)?;
+        let mut transport = Transport::plain(socket);
+        if let Some(proxy) = &self.proxy {
+            let deadline = clock.phase(Phase::Proxy, self.budget.proxy)?;
+            proxy
+                .tunnel(&mut transport.until(deadline), &self.url)
+                .map_err(|cause| DialError::Proxy { proxy: proxy.clone(), cause })?;
+        }
+        if let Some(config) = tls {
+            let deadline = clock.phase(Phase::Tls, self.budget.tls)?;
+            transport = transport.secure(config, self.url.host(), deadline).map_err(DialError::Tls)?;
+        }
+        let deadline = clock.phase(Phase::Upgrade, self.budget.upgrade)?;
+        let (leftover, date) = upgrade(&mut transport.until(deadline), &request, &key)?;
+        Connection::new(transport, Role::Client, self.limits, leftover, date).map_err(DialError::Upgrade)
+    }
+
+    fn connect(&self, clock: &Clock) -> Result<TcpStream, DialError> {
+        let (host, port) = match &self.proxy {
+            Some(proxy) => (&proxy.host, proxy.port),
+            None => (self.url.host(), self.url.port()),
+        };
+        let wait = clock.phase(Phase::Dns, self.budget.dns)?.saturating_duration_since(Instant::now());
+        let found = self.resolver.resolve(host, port, wait);
+        let addresses = found.map_err(|cause| DialError::Dns { host: host.clone(), cause })?;
+        let mut tried = Vec::new();
+        for address in addresses {
+            let wait = match clock.phase(Phase::Connect, self.budget.connect) {
+                Ok(deadline) => deadline.saturating_duration_since(Instant::now()),
+                Err(_) if !tried.is_empty() => break,
+                Err(late) => return Err(late),
+            };
+            // A zero wait would be an error of its own kind.
+            match TcpStream::connect_timeout(&address, wait.max(Duration::from_millis(1))) {
+                Ok(socket) => {
+                    socket
+                        .set_nodelay(true)
+                        .map_err(|cause| DialError::Connect { tried: vec![(address, cause)] })?;
+                    return Ok(socket);
+                }
+                Err(cause) => tried.push((address, cause)),
+            }
+        }
+        Err(DialError::Connect { tried })
+    }
+
+    /// The upgrade request and its key.
+    fn request(&self, secret: &Secret) -> Result<(Vec<u8>, String), DialError> {
+        let key = generate_key();
+        let mut request = format!(
+            "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nAuthorization: Bearer {}\r\n",
+            self.url.target(),
+            self.url.host_header(),
+            secret.expose()
+        );
+        for (name, value) in &self.headers {
+            if !is_token(name) || !value.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) {
+                return Err(DialError::Header { name: name.clone() });
+            }
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        request.push_str("\r\n");
+        Ok((request.into_bytes(), key))
+    }
+}
+
+/// A header name (RFC 9110 section 5.6.2).
+fn is_token(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+/// Sends the request and checks the answer. Gives what was read behind its head, and its date.
+fn upgrade(
+    stream: &mut (impl Read + Write),
+    request: &[u8],
+    key: &str,
+) -> Result<(Vec<u8>, Option<SystemTime>), DialError> {
+    stream.write_all(request).and_then(|()| stream.flush()).map_err(DialError::Upgrade)?;
+    let (head, rest) = read_head(stream, Vec::new()).map_err(DialError::Upgrade)?;
+    let ResponseHead { status, headers } = ResponseHead::parse(&head).map_err(DialError::Upgrade)?;
+    let date = headers.date();
+    if status != 101 {
+        let retry_after = headers.retry_after();
+        let body = read_body(stream, &headers, rest);
+        return Err(DialError::Refused(Refusal { status, body, retry_after, date }));
+    }
+    let fault = if !headers.has_token("upgrade", "websocket") {
+        "answer has no upgrade: websocket"
+    } else if !headers.has_token("connection", "upgrade") {
+        "answer has no connection: upgrade"
+    } else if headers.get("sec-websocket-accept") != Some(derive_accept_key(key.as_bytes()).as_str()) {
+        "answer does not fit the key that was sent"
+    } else if headers.get("sec-websocket-extensions").is_some_and(|value| !value.is_empty()) {
+        "answer uses an extension that was not asked for"
+    } else if headers.get("sec-websocket-protocol").is_some() {
+        "answer uses a subprotocol that was not asked for"
+    } else {
+        return Ok((rest, date));
+    };
+    Err(DialError::Upgrade(io::Error::new(io::ErrorKind::InvalidData, fault)))
+}
+
+impl DialError {
+    /// Where it went wrong.
+    pub fn phase(&self) -> Phase {
+        match self {
+            DialError::Dns { .. } => Phase::Dns,
+            DialError::Connect { .. } => Phase::Connect,
+            DialError::Proxy { .. } => Phase::Proxy,
+            DialError::Tls(_) | DialError::NoTls => Phase::Tls,
+            DialError::Header { .. } | DialError::Refused(_) | DialError::Upgrade(_) => Phase::Upgrade,
+            DialError::TimedOut(phase) => *phase,
+        }
+    }
+
+    /// The server's answer, if it was a refusal.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            DialError::Refused(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+
+    /// What it means for the next attempt.
+    pub fn setback(&self) -> super::Setback {
+        match self.refusal() {
+            Some(Refusal { status: 401 | 403, .. }) => super::Setback::Unwelcome,
+            Some(Refusal { status: 429 | 503, retry_after, .. }) => {
+                super::Setback::Failed { retry_after: *retry_after }
+            }
+            _ => super::Setback::Failed { retry_after: None },
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Dns => "dns",
+            Phase::Connect => "connect",
+            Phase::Proxy => "proxy",
+            Phase::Tls => "tls",
+            Phase::Upgrade => "upgrade",
+        })
+    }
+}
+
+impl fmt::Display for DialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.phase())?;
+        match self {
+            DialError::Header { name } => write!(f, "header {name:?} cannot be sent"),
+            DialError::NoTls => f.write_str("there is no configuration for it"),
+            DialError::Dns { host, cause } => write!(f, "{host}: {cause}"),
+            DialError::Connect { tried } => {
+                for (n, (address, cause)) in tried.iter().enumerate() {
+                    let separator = if n == 0 { "" } else { ", " };
+                    write!(f, "{separator}{address}: {cause}")?;
+                }
+                Ok(())
+            }
+            DialError::Proxy { proxy, cause } => write!(f, "{proxy}: {cause}"),
+            DialError::Tls(cause) | DialError::Upgrade(cause) => cause.fmt(f),
+            DialError::Refused(Refusal { status, body, .. }) if body.is_empty() => {
+                write!(f, "refused with {status}")
+            }
+            DialError::Refused(Refusal { status, body, .. }) => write!(f, "refused with {status}: {body}"),
+            DialError::TimedOut(_) => f.write_str("no time left"),
+        }
+    }
+}
+
+impl error::Error for DialError {}

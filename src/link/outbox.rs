@@ -1,0 +1,492 @@
+//! [`Outbox`]: what waits to be written, in three lanes of strict priority: **control** (pushed, kept until it is
+//! delivered), **data** (pulled from a [`Source`] when nothing else waits), **bulk** (pushed, bounded, given back
+//! when full).
+//!
+//! Shared by whoever has something to say and the write thread of the current connection. It outlives connections:
+//! [`Outbox::begin`] and [`Outbox::end`] frame one. The lock covers memory work only and is never held over I/O or
+//! over a call of the source; the write thread blocks on a channel, and nothing here polls.
+//!
+//! **Delivery**: the write thread numbers what it writes and sends a WebSocket ping that carries the number; the pong
+//! says that everything up to it has arrived, because a WebSocket connection keeps order. What was not confirmed
+//! when a connection ends is written again on the next one: never twice on one connection, never lost.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use std::{fmt, mem};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use tungstenite::Bytes;
+use tungstenite::protocol::CloseFrame;
+
+use super::Text;
+use lanes::{Control, Slot};
+
+mod lanes;
+
+/// The longest message in bytes. Whoever has more to say shortens it.
+pub const MAX_MESSAGE: usize = 2 << 20;
+
+/// How many bytes may wait, the texts plus [`ENTRY_COST`] for each entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Over this the oldest droppable control entries go.
+    pub control: usize,
+    /// Over this a control entry is refused, after everything droppable and everything already written went.
+    pub control_hard: usize,
+    /// Over this a bulk message is given back.
+    pub bulk: usize,
+}
+
+/// What an entry counts beside its texts, so that many tiny ones are bounded too.
+pub const ENTRY_COST: usize = 64;
+
+/// Pings without a pong that are remembered; a peer that never answers must not make the list grow.
+const MAX_PINGS: usize = 8;
+
+/// A control entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry<T> {
+    /// Written on the current connection, in this order.
+    pub now: Vec<Text>,
+    /// Written on each later connection until it is delivered. Without it the entry ends with its connection.
+    pub kept: Option<Text>,
+    /// May be dropped when the lane is full.
+    pub droppable: bool,
+    /// Given back by [`Outbox::begin`] when the entry is written again.
+    pub tag: Option<T>,
+}
+
+/// The data lane: asked for one message at a time, when nothing of the control lane waits.
+pub trait Source: Send {
+    /// The next message, at most `max_bytes` long, or `None` when there is nothing. Whoever makes new data
+    /// available calls [`Outbox::wake`] after it. Called on the write thread: it must not block, and must not call
+    /// the outbox.
+    fn next(&mut self, max_bytes: usize) -> Option<String>;
+}
+
+/// A data lane that is always empty.
+#[derive(Debug, Clone, Copy)]
+pub struct NoSource;
+
+impl Source for NoSource {
+    fn next(&mut self, _max_bytes: usize) -> Option<String> {
+        None
+    }
+}
+
+/// What was lost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Drops {
+    pub messages: u64,
+    /// Of their texts.
+    pub bytes: u64,
+}
+
+/// How a connection starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begin<T> {
+    /// The tags of the entries that will be written from the start, in order.
+    pub resent: Vec<T>,
+    /// What ended with the connection before, or was pushed between the two, without a `kept` text.
+    pub dropped: Drops,
+}
+
+/// Why a message was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// One text is longer than [`MAX_MESSAGE`].
+    TooLong { bytes: usize },
+    /// The lane is full. The control entry is counted as dropped; a bulk message may be tried again.
+    Full,
+    /// Bulk only: there is no connection.
+    NotConnected,
+}
+
+/// What the write thread has to do next.
+#[derive(Debug, PartialEq)]
+pub(super) enum Next {
+    Text(Text),
+    Ping([u8; 8]),
+    Pong(Bytes),
+    /// The last thing to write. `ours` when it was asked for here, not an answer.
+    Close {
+        frame: Option<CloseFrame>,
+        ours: bool,
+    },
+    /// Flush, then wait to be woken.
+    Idle,
+    /// This connection is not the current one any more, or its Close was written.
+    Ended,
+}
+
+/// See the module's description.
+pub struct Outbox<T> {
+    state: Mutex<State<T>>,
+    source: Mutex<Box<dyn Source>>,
+    bounds: Bounds,
+}
+
+struct State<T> {
+    control: Control<T>,
+    bulk: lanes::Bulk,
+    connection: Option<Live>,
+    /// Numbers entries and pings together, over all connections, so that an old pong never fits.
+    number: u64,
+    dropped: Drops,
+    /// Ended with a connection; told by the next [`Begin`].
+    lost: Drops,
+    rtt: Option<Duration>,
+}
+
+/// What belongs to the current connection.
+struct Live {
+    generation: u64,
+    wake_tx: Sender<()>,
+    wake_rx: Receiver<()>,
+    preamble: std::collections::VecDeque<Text>,
+    ping_wanted: bool,
+    /// Number and time of each ping that is not answered yet.
+    pings: std::collections::VecDeque<(u64, Instant)>,
+    /// The number of the last ping.
+    pinged: u64,
+    /// The answer to the newest ping of the peer: RFC 6455 section 5.5.3 allows to skip older ones.
+    pong: Option<Bytes>,
+    closing: Closing,
+}
+
+enum Closing {
+    No,
+    /// Close once control is empty, or at this time.
+    Wanted {
+        frame: CloseFrame,
+        at: Instant,
+    },
+    /// Close at once: the answer to the peer's Close, or to a fault of the peer's.
+    Answer(Option<CloseFrame>),
+    Written,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds { control: 4 << 20, control_hard: 8 << 20, bulk: 4 << 20 }
+    }
+}
+
+impl<T> Entry<T> {
+    /// A text for this connection only.
+    pub fn now(text: impl Into<Text>) -> Entry<T> {
+        Entry { now: vec![text.into()], kept: None, droppable: false, tag: None }
+    }
+
+    /// The same text for this connection and, until it is delivered, for later ones. It is stored once.
+    pub fn kept(text: impl Into<Text>) -> Entry<T> {
+        let text = text.into();
+        Entry { now: vec![text.clone()], kept: Some(text), droppable: false, tag: None }
+    }
+
+    pub fn droppable(self) -> Entry<T> {
+        Entry { droppable: true, ..self }
+    }
+
+    pub fn tagged(self, tag: T) -> Entry<T> {
+        Entry { tag: Some(tag), ..self }
+    }
+}
+
+impl<T: Clone> Outbox<T> {
+    /// An outbox without a connection.
+    pub fn new(source: impl Source + 'static, bounds: Bounds) -> Outbox<T> {
+        let state = State {
+            control: Control::new(),
+            bulk: lanes::Bulk::new(),
+            connection: None,
+            number: 0,
+            dropped: Drops::default(),
+            lost: Drops::default(),
+            rtt: None,
+        };
+        Outbox { state: Mutex::new(state), source: Mutex::new(Box::new(source)), bounds }
+    }
+
+    /// Queues a control entry; never blocks. With no connection its `now` texts are left out, and an entry
+    /// without `kept` is counted as lost (see [`Begin::dropped`]).
+    pub fn push(&self, entry: Entry<T>) -> Result<(), Refused> {
+        if let Some(long) = entry.now.iter().chain(&entry.kept).find(|text| text.len() > MAX_MESSAGE) {
+            return Err(Refused::TooLong { bytes: long.len() });
+        }
+        let mut state = self.lock();
+        let mut slot = Slot::new(entry);
+        if state.connection.is_none() && !slot.leave_connection() {
+            state.lost += slot.size();
+            return Ok(());
+        }
+        state.control.push(slot);
+        let state = &mut *state;
+        let fits = state.control.shrink(self.bounds, &mut state.dropped);
+        state.wake();
+        if fits { Ok(()) } else { Err(Refused::Full) }
+    }
+
+    /// Queues a bulk message, which lives as long as the connection.
+    pub fn push_bulk(&self, text: impl Into<Text>) -> Result<(), (Refused, Text)> {
+        let text = text.into();
+        let mut state = self.lock();
+        let refused = match text.len() {
+            bytes if bytes > MAX_MESSAGE => Refused::TooLong { bytes },
+            _ if state.connection.is_none() => Refused::NotConnected,
+            bytes if state.bulk.bytes() + bytes > self.bounds.bulk => Refused::Full,
+            _ => {
+                state.bulk.push(text);
+                state.wake();
+                return Ok(());
+            }
+        };
+        Err((refused, text))
+    }
+
+    /// Says that the source may have something.
+    pub fn wake(&self) {
+        self.lock().wake();
+    }
+
+    /// Has a ping written at once, ahead of what waits. Does nothing without a connection.
+    pub fn ping(&self) {
+        let mut state = self.lock();
+        if let Some(live) = &mut state.connection {
+            live.ping_wanted = true;
+            state.wake();
+        }
+    }
+
+    /// Starts a connection and ends the one before. It will write `preamble` (never again), then every
+    /// undelivered entry's `kept` text in order, then what is pushed from now on.
+    pub fn begin(&self, generation: u64, preamble: Vec<String>) -> Begin<T> {
+        let mut state = self.lock();
+        state.end();
+        let resent = state.control.restart();
+        let (wake_tx, wake_rx) = bounded(1);
+        state.connection = Some(Live {
+            generation,
+            wake_tx,
+            wake_rx,
+            preamble: preamble.into_iter().map(Text::from).collect(),
+            ping_wanted: false,
+            pings: Default::default(),
+            pinged: 0,
+            pong: None,
+            closing: Closing::No,
+        });
+        state.wake();
+        Begin { resent, dropped: mem::take(&mut state.lost) }
+    }
+
+    /// Ends a connection if it is still the current one: nothing is written any more.
+    pub fn end(&self, generation: u64) {
+        let mut state = self.lock();
+        if state.live(generation).is_some() {
+            state.end();
+        }
+    }
+
+    /// Asks the write thread to write what the control lane holds, for at most `flush`, and then a Close. Data and
+    /// bulk are not written any more. A write that blocks is not interrupted by it; [`super::Duplex::kill`] does that.
+    pub fn close(&self, code: u16, reason: &str, flush: Duration) {
+        let mut state = self.lock();
+        if let Some(live) = &mut state.connection
+            && matches!(live.closing, Closing::No)
+        {
+            let frame = close_frame(code, reason);
+            live.closing = Closing::Wanted { frame, at: Instant::now() + flush };
+            state.wake();
+        }
+    }
+
+    /// What the control lane had to let go since the last call.
+    pub fn take_dropped(&self) -> Drops {
+        mem::take(&mut self.lock().dropped)
+    }
+
+    /// The round trip of the last ping that was answered.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.lock().rtt
+    }
+
+    /// What would be written on a next connection, in order: for keeping it over a restart.
+    pub fn undelivered(&self) -> Vec<(Text, Option<T>)> {
+        self.lock().control.undelivered()
+    }
+
+    /// The number and the bytes of the control entries that are not delivered.
+    pub fn waiting(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.control.len(), state.control.bytes())
+    }
+
+    /// The end that wakes the write thread of this connection; closed when the connection ends.
+    pub(super) fn wakes(&self, generation: u64) -> Option<Receiver<()>> {
+        self.lock().live(generation).map(|live| live.wake_rx.clone())
+    }
+
+    /// What the write thread has to write next.
+    pub(super) fn next(&self, generation: u64) -> Next {
+        loop {
+            if let Some(next) = self.lock().next_control(generation) {
+                return next;
+            }
+            // The source has a lock of its own, so that its work is never done under the state's.
+            let pulled = self.source.lock().unwrap_or_else(PoisonError::into_inner).next(MAX_MESSAGE);
+            match pulled {
+                Some(text) if text.len() <= MAX_MESSAGE => return Next::Text(text.into()),
+                Some(text) => self.lock().dropped += Drops::one(text.len()),
+                None => return self.lock().bulk.pop().map_or(Next::Idle, Next::Text),
+            }
+        }
+    }
+
+    /// A pong has come. One that answers no ping of this connection is ignored.
+    pub(super) fn ponged(&self, generation: u64, payload: &[u8]) {
+        let Ok(number) = payload.try_into().map(u64::from_be_bytes) else { return };
+        let mut state = self.lock();
+        let Some(live) = state.live(generation) else { return };
+        let Some(at) = live.pings.iter().position(|&(n, _)| n == number) else { return };
+        let sent = live.pings[at].1;
+        live.pings.drain(..=at);
+        state.rtt = Some(sent.elapsed());
+        state.control.delivered(number);
+        // What was written meanwhile may want a ping of its own now.
+        if state.control.last_written() > number {
+            state.wake();
+        }
+    }
+
+    /// Has a pong written, in place of one that was not written yet.
+    pub(super) fn answer_ping(&self, generation: u64, payload: Bytes) {
+        let mut state = self.lock();
+        if let Some(live) = state.live(generation) {
+            live.pong = Some(payload);
+            state.wake();
+        }
+    }
+
+    /// Has a Close written before everything else, unless one was written already.
+    pub(super) fn answer_close(&self, generation: u64, frame: Option<CloseFrame>) {
+        let mut state = self.lock();
+        if let Some(live) = state.live(generation)
+            && !matches!(live.closing, Closing::Written)
+        {
+            live.closing = Closing::Answer(frame);
+            state.wake();
+        }
+    }
+
+    /// Nothing under this lock can panic halfway through a change, so a poisoned state is still a whole one.
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: Clone> State<T> {
+    fn live(&mut self, generation: u64) -> Option<&mut Live> {
+        self.connection.as_mut().filter(|live| live.generation == generation)
+    }
+
+    /// A full channel already holds the wake-up that is wanted.
+    fn wake(&self) {
+        if let Some(live) = &self.connection {
+            let _ = live.wake_tx.try_send(());
+        }
+    }
+
+    fn end(&mut self) {
+        if self.connection.take().is_some() {
+            self.lost += self.control.leave_connection();
+            self.lost += self.bulk.clear();
+        }
+    }
+
+    /// Everything that goes before data, or `None` when there is nothing of it.
+    fn next_control(&mut self, generation: u64) -> Option<Next> {
+        let Some(live) = self.connection.as_mut().filter(|live| live.generation == generation) else {
+            return Some(Next::Ended);
+        };
+        match &live.closing {
+            Closing::Written => return Some(Next::Ended),
+            Closing::Answer(_) => return Some(live.take_close()),
+            Closing::Wanted { at, .. } if *at <= Instant::now() => return Some(live.take_close()),
+            _ => {}
+        }
+        if let Some(payload) = live.pong.take() {
+            return Some(Next::Pong(payload));
+        }
+        if mem::take(&mut live.ping_wanted) {
+            return Some(live.ping(&mut self.number));
+        }
+        if let Some(text) = live.preamble.pop_front() {
+            return Some(Next::Text(text));
+        }
+        if let Some(text) = self.control.next(&mut self.number) {
+            return Some(Next::Text(text));
+        }
+        let closing = matches!(live.closing, Closing::Wanted { .. });
+        if self.control.last_written() > live.pinged && (live.pings.is_empty() || closing) {
+            return Some(live.ping(&mut self.number));
+        }
+        closing.then(|| live.take_close())
+    }
+}
+
+impl Live {
+    fn ping(&mut self, number: &mut u64) -> Next {
+        *number += 1;
+        self.pinged = *number;
+        if self.pings.len() == MAX_PINGS {
+            self.pings.pop_front();
+        }
+        self.pings.push_back((*number, Instant::now()));
+        Next::Ping(number.to_be_bytes())
+    }
+
+    fn take_close(&mut self) -> Next {
+        match mem::replace(&mut self.closing, Closing::Written) {
+            Closing::Wanted { frame, .. } => Next::Close { frame: Some(frame), ours: true },
+            Closing::Answer(frame) => Next::Close { frame, ours: false },
+            Closing::No | Closing::Written => Next::Ended,
+        }
+    }
+}
+
+/// A Close frame whose reason fits a control frame (RFC 6455 section 5.5: 125 bytes, two of them the code).
+pub(super) fn close_frame(code: u16, reason: &str) -> CloseFrame {
+    let mut end = reason.len().min(123);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    CloseFrame { code: code.into(), reason: reason[..end].into() }
+}
+
+impl Drops {
+    fn one(bytes: usize) -> Drops {
+        Drops { messages: 1, bytes: bytes as u64 }
+    }
+}
+
+impl std::ops::AddAssign for Drops {
+    fn add_assign(&mut self, other: Drops) {
+        self.messages += other.messages;
+        self.bytes += other.bytes;
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::TooLong { bytes } => {
+                write!(f, "message: {bytes} bytes are over the limit of {MAX_MESSAGE}")
+            }
+            Refused::Full => f.write_str("message: its lane is full"),
+            Refused::NotConnected => f.write_str("message: there is no connection"),
+        }
+    }
+}
+
+impl std::error::Error for Refused {}

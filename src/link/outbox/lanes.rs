@@ -1,0 +1,205 @@
+//! The queues inside the outbox: [`Control`], which remembers what is not delivered, and [`Bulk`].
+//!
+//! Pure memory work under the outbox's lock.
+
+use std::collections::VecDeque;
+
+use super::{Bounds, Drops, ENTRY_COST, Entry};
+use crate::link::Text;
+
+/// The control lane: entries that wait to be written, and entries that were written and wait to be delivered.
+///
+/// INVARIANT: everything in `written` is older than everything in `waiting`.
+pub struct Control<T> {
+    written: VecDeque<Slot<T>>,
+    waiting: VecDeque<Slot<T>>,
+    bytes: usize,
+}
+
+/// One entry on its way.
+pub struct Slot<T> {
+    /// Still to be written on this connection.
+    now: VecDeque<Text>,
+    kept: Option<Text>,
+    droppable: bool,
+    tag: Option<T>,
+    /// The number it was written under on this connection.
+    number: u64,
+}
+
+/// The bulk lane.
+pub struct Bulk {
+    queue: VecDeque<Text>,
+    bytes: usize,
+}
+
+impl<T: Clone> Control<T> {
+    pub fn new() -> Control<T> {
+        Control { written: VecDeque::new(), waiting: VecDeque::new(), bytes: 0 }
+    }
+
+    pub fn push(&mut self, slot: Slot<T>) {
+        self.bytes += slot.cost();
+        self.waiting.push_back(slot);
+    }
+
+    /// Brings the lane back into its bounds and says whether the newest entry is still in it. The oldest
+    /// droppable ones go first. Over the hard bound the oldest written ones go, which have most probably arrived: a
+    /// peer that answers no ping must not make every new message fail. Then the newest goes.
+    pub fn shrink(&mut self, bounds: Bounds, dropped: &mut Drops) -> bool {
+        while self.bytes > bounds.control {
+            let newest = self.waiting.len().saturating_sub(1);
+            let written = self.written.iter().position(|slot| slot.droppable);
+            let waiting = self.waiting.iter().position(|slot| slot.droppable);
+            let (slot, is_newest) = match (written, waiting) {
+                (Some(at), _) => (self.written.remove(at), false),
+                (None, Some(at)) => (self.waiting.remove(at), at == newest),
+                (None, None) if self.bytes <= bounds.control_hard => break,
+                (None, None) => match self.written.pop_front() {
+                    None => (self.waiting.pop_back(), true),
+                    oldest => (oldest, false),
+                },
+            };
+            let Some(slot) = slot else { break };
+            self.bytes -= slot.cost();
+            *dropped += slot.size();
+            if is_newest {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The next text to write; the entry whose last text it is gets the next number.
+    pub fn next(&mut self, number: &mut u64) -> Option<Text> {
+        loop {
+            let slot = self.waiting.front_mut()?;
+            let before = slot.cost();
+            let text = slot.now.pop_front();
+            self.bytes -= before - slot.cost();
+            if slot.now.is_empty()
+                && let Some(mut slot) = self.waiting.pop_front()
+            {
+                if slot.kept.is_some() {
+                    *number += 1;
+                    slot.number = *number;
+                    self.written.push_back(slot);
+                } else {
+                    self.bytes -= slot.cost();
+                }
+            }
+            if text.is_some() {
+                return text;
+            }
+        }
+    }
+
+    /// The number of the last entry that was written and is not delivered; 0 without one.
+    pub fn last_written(&self) -> u64 {
+        self.written.back().map_or(0, |slot| slot.number)
+    }
+
+    /// Everything that was written up to this number has arrived.
+    pub fn delivered(&mut self, number: u64) {
+        while let Some(slot) = self.written.pop_front_if(|slot| slot.number <= number) {
+            self.bytes -= slot.cost();
+        }
+        if self.written.is_empty() {
+            // A burst must not hold its memory for ever.
+            self.written.shrink_to(64);
+            self.waiting.shrink_to(64);
+        }
+    }
+
+    /// The connection has ended: what is kept waits again, the rest is gone.
+    pub fn leave_connection(&mut self) -> Drops {
+        let mut lost = Drops::default();
+        self.written.append(&mut self.waiting);
+        std::mem::swap(&mut self.written, &mut self.waiting);
+        self.waiting.retain_mut(|slot| {
+            let kept = slot.leave_connection();
+            if !kept {
+                lost += slot.size();
+            }
+            kept
+        });
+        self.bytes = self.waiting.iter().map(Slot::cost).sum();
+        lost
+    }
+
+    /// A connection begins: every entry is to be written. Gives their tags.
+    pub fn restart(&mut self) -> Vec<T> {
+        for slot in &mut self.waiting {
+            slot.now = slot.kept.iter().cloned().collect();
+        }
+        self.waiting.iter().filter_map(|slot| slot.tag.clone()).collect()
+    }
+
+    pub fn undelivered(&self) -> Vec<(Text, Option<T>)> {
+        let slots = self.written.iter().chain(&self.waiting);
+        slots.filter_map(|slot| Some((slot.kept.clone()?, slot.tag.clone()))).collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.written.len() + self.waiting.len()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl<T> Slot<T> {
+    pub fn new(entry: Entry<T>) -> Slot<T> {
+        let Entry { now, kept, droppable, tag } = entry;
+        Slot { now: now.into(), kept, droppable, tag, number: 0 }
+    }
+
+    /// Forgets what was meant for the connection; whether the entry lives on without it.
+    pub fn leave_connection(&mut self) -> bool {
+        if self.kept.is_some() {
+            self.now.clear();
+        }
+        self.kept.is_some()
+    }
+
+    /// The message it stands for. Its forms for this and for later connections are one message.
+    pub fn size(&self) -> Drops {
+        let text = self.kept.as_ref().or(self.now.front());
+        Drops::one(text.map_or(0, |text| text.len()))
+    }
+
+    /// What it counts in the lane. A `now` text that shares its storage with `kept` counts once.
+    fn cost(&self) -> usize {
+        let kept = self.kept.as_ref().map_or(0, |text| text.len());
+        let own = |text: &&Text| self.kept.as_ref().is_none_or(|kept| kept.as_ptr() != text.as_ptr());
+        ENTRY_COST + kept + self.now.iter().filter(own).map(|text| text.len()).sum::<usize>()
+    }
+}
+
+impl Bulk {
+    pub fn new() -> Bulk {
+        Bulk { queue: VecDeque::new(), bytes: 0 }
+    }
+
+    pub fn push(&mut self, text: Text) {
+        self.bytes += text.len();
+        self.queue.push_back(text);
+    }
+
+    pub fn pop(&mut self) -> Option<Text> {
+        let text = self.queue.pop_front()?;
+        self.bytes -= text.len();
+        Some(text)
+    }
+
+    pub fn clear(&mut self) -> Drops {
+        let lost = Drops { messages: self.queue.len() as u64, bytes: self.bytes as u64 };
+        *self = Bulk::new();
+        lost
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
