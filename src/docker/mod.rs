@@ -1,1 +1,45 @@
-//! To be described by what it holds.
+//! A typed client of the Docker Engine API, 1.40 to 1.52, over a Unix socket, TCP or TLS.
+//!
+//! Knows Docker and nothing of Longshore. Blocking, on the caller's thread; starts no thread of its own but for a name
+//! lookup. Whatever blocks for long takes a [`Closer`], which ends it from another thread.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`endpoint`] | where the Engine is: `DOCKER_HOST` and its companions, the sockets to try |
+//! | [`error`] | what can go wrong |
+//! | [`client`] | the calls on containers and the Engine |
+//! | [`image`], [`reference`], [`auth`] | pull, inspect, remove; what an image is called; who may fetch it |
+//! | [`container`], [`inspect`] | what is sent to make a container; what the Engine says of it |
+//! | `call`, `transport`, `stream`, `tls` | one request, its version, bound and repetition; HTTP; sockets |
+
+mod call;
+mod closer;
+mod json_lines;
+mod stream;
+mod time;
+mod tls;
+mod transport;
+
+pub mod auth;
+pub mod client;
+pub mod container;
+pub mod endpoint;
+pub mod error;
+pub mod image;
+pub mod inspect;
+pub mod reference;
+
+pub use auth::{AuthError, RegistryAuth, Secret};
+pub use call::Ping;
+pub use client::Client;
+pub use closer::Closer;
+pub use container::{
+    ContainerConfig, ContainerId, Created, HostConfig, LogConfig, Mount, PortBinding, Resources,
+    RestartPolicy,
+};
+pub use endpoint::{ApiVersion, Endpoint, EndpointError};
+pub use error::Error;
+pub use image::PullProgress;
+pub use inspect::{Container, Image, Info, State, Status, Summary, Version};
+pub use reference::{ImageVersion, Reference, ReferenceError};
+pub use time::{parse_rfc3339, unix_seconds};
