@@ -32,6 +32,7 @@ pub(super) struct Call {
     method: Method,
     /// After the version, with its query.
     path: String,
+    /// Empty for a POST that says nothing.
     body: Option<Vec<u8>>,
     limit: Duration,
     header: Option<(&'static str, String)>,
@@ -55,7 +56,8 @@ impl Call {
     }
 
     fn new(method: Method, path: String, limit: Duration, replay: bool) -> Call {
-        Call { method, path, body: None, limit, header: None, replay, versioned: true }
+        let body = (method == Method::POST).then(Vec::new);
+        Call { method, path, body, limit, header: None, replay, versioned: true }
     }
 
     pub fn query(mut self, name: &str, value: impl fmt::Display) -> Call {
@@ -184,15 +186,7 @@ impl Http {
         fresh: bool,
     ) -> Result<Response<Body>, Failure> {
         let left = deadline.saturating_duration_since(Instant::now());
-        let request = call.request(uri);
-        let sent = match &call.body {
-            Some(body) => {
-                let request = request.header("content-type", "application/json").body(&body[..]);
-                agent.run(bounded(agent, request.map_err(bad_request)?, left, fresh))
-            }
-            None => agent.run(bounded(agent, request.body(()).map_err(bad_request)?, left, fresh)),
-        };
-        sent.map_err(Failure::from)
+        call.send(agent, uri, Bounds { whole: Some(left), head: None, fresh })
     }
 
     /// Opens a stream on a connection of its own. Connecting, sending and the answer's head are bounded (10 s, 10 s
@@ -227,14 +221,9 @@ impl Http {
             Some(_) => transport::single_agent_for_long_headers(&self.dialer, closer),
             None => transport::single_agent(&self.dialer, closer),
         };
-        let request = call.request(&self.uri(version, &call.path)).body(()).map_err(bad_request)?;
-        let request = agent
-            .configure_request(request)
-            .timeout_connect(Some(CONNECT_LIMIT))
-            .timeout_send_request(Some(CONNECT_LIMIT))
-            .timeout_recv_response(Some(head_limit))
-            .build();
-        let mut response = agent.run(request).map_err(|e| Failure::from(e).error)?;
+        let bounds = Bounds { whole: None, head: Some(head_limit), fresh: true };
+        let uri = self.uri(version, &call.path);
+        let mut response = call.send(&agent, &uri, bounds).map_err(|failure| failure.error)?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -246,6 +235,7 @@ impl Http {
     }
 
     /// A bare connection, for what is not HTTP after its head, and the path that goes into that head.
+    #[allow(dead_code)]
     pub fn dial(&self, path: &str, closer: &Closer) -> Result<(Stream, String), Error> {
         let version = self.agreed_version(Instant::now() + PING_LIMIT).map_err(|failure| failure.error)?;
         let stream = self
@@ -255,6 +245,7 @@ impl Http {
         Ok((stream, format!("/v{version}{path}")))
     }
 
+    #[allow(dead_code)]
     pub fn authority(&self) -> &str {
         &self.authority
     }
@@ -318,25 +309,53 @@ impl Http {
     }
 }
 
+/// The bounds of one attempt.
+struct Bounds {
+    /// From connecting to the end of the body.
+    whole: Option<Duration>,
+    /// Until the head of the answer, when the body has none.
+    head: Option<Duration>,
+    /// On a new connection. What is idle in the pool is thrown away, being as old as what just broke.
+    fresh: bool,
+}
+
 impl Call {
-    fn request(&self, uri: &str) -> ureq::http::request::Builder {
-        let request = Request::builder().method(self.method.clone()).uri(uri);
-        match &self.header {
-            Some((name, value)) => request.header(*name, value),
-            None => request,
+    fn send(&self, agent: &Agent, uri: &str, bounds: Bounds) -> Result<Response<Body>, Failure> {
+        let mut request = Request::builder().method(self.method.clone()).uri(uri);
+        if let Some((name, value)) = &self.header {
+            request = request.header(*name, value);
+        }
+        match &self.body {
+            None => run(agent, request.body(()).map_err(bad_request)?, bounds),
+            // An empty one too: its length is said to be 0. With none at all a POST would be sent as chunked, and
+            // the Engine takes that for a body, which a start must not have.
+            Some(body) => {
+                if !body.is_empty() {
+                    request = request.header("content-type", "application/json");
+                }
+                run(agent, request.body(&body[..]).map_err(bad_request)?, bounds)
+            }
         }
     }
 }
 
-/// `fresh`: on a new connection. What is idle in the pool is thrown away, being as old as what just broke.
-fn bounded<B: ureq::AsSendBody>(
+fn run<B: ureq::AsSendBody>(
     agent: &Agent,
     request: Request<B>,
-    left: Duration,
-    fresh: bool,
-) -> Request<B> {
-    let config = agent.configure_request(request).timeout_global(Some(left));
-    if fresh { config.max_idle_age(Duration::ZERO).build() } else { config.build() }
+    bounds: Bounds,
+) -> Result<Response<Body>, Failure> {
+    let mut config = agent.configure_request(request).timeout_global(bounds.whole);
+    if let Some(limit) = bounds.head {
+        config = config
+            .timeout_connect(Some(CONNECT_LIMIT))
+            .timeout_send_request(Some(CONNECT_LIMIT))
+            .timeout_send_body(Some(CONNECT_LIMIT))
+            .timeout_recv_response(Some(limit));
+    }
+    if bounds.fresh {
+        config = config.max_idle_age(Duration::ZERO);
+    }
+    agent.run(config.build()).map_err(Failure::from)
 }
 
 /// The whole body of a success; anything else as the error it is.

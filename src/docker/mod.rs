@@ -8,7 +8,7 @@
 //! | [`endpoint`] | where the Engine is: `DOCKER_HOST` and its companions, the sockets to try |
 //! | [`error`] | what can go wrong |
 //! | [`client`] | the calls on containers and the Engine |
-//! | [`image`], [`reference`], [`auth`] | pull, inspect, remove; what an image is called; who may fetch it |
+//! | [`image`], [`mod@reference`], [`auth`] | pull, inspect, remove; what an image is called; who may fetch it |
 //! | [`container`], [`inspect`] | what is sent to make a container; what the Engine says of it |
 //! | `call`, `transport`, `stream`, `tls` | one request, its version, bound and repetition; HTTP; sockets |
 
