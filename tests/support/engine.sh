@@ -167,9 +167,10 @@ stop() {
 case $command in
   up)
     need curl:curl
-    for host in "${DOCKER_HOST:-}" unix:///var/run/docker.sock; do
+    for host in "${DOCKER_HOST:-}" unix:///var/run/docker.sock "unix://$socket"; do
       if [ -n "$host" ] && answers "$host"; then echo "$host"; exit; fi
     done
+    [ -z "${DOCKER_HOST:-}" ] || echo "engine: nothing answers at $DOCKER_HOST" >&2
     start
     echo "unix://$socket" ;;
   start) start; echo "unix://$socket" ;;
