@@ -111,11 +111,98 @@ pub struct StopOptions {
 impl Command {
     /// Whether it only looks: reads simply run again when repeated.
     pub fn is_read(&self) -> bool {
-        match &self.action {
-            Action::Server(_, action) | Action::Container(_, action) => {
-                matches!(action, ServerAction::Status)
-            }
+        self.action.is_read()
+    }
+}
+
+impl Envelope {
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Envelope::Unified { .. } => Dialect::Unified,
+            Envelope::Legacy { .. } => Dialect::Legacy,
+            Envelope::Http { .. } => Dialect::Http,
+        }
+    }
+
+    /// The id for log lines and events; a legacy message has none.
+    pub fn id(&self) -> Option<&str> {
+        match self {
+            Envelope::Unified { id } | Envelope::Http { id } => id.as_deref(),
+            Envelope::Legacy { .. } => None,
+        }
+    }
+}
+
+impl Action {
+    /// Whether it only looks.
+    pub fn is_read(&self) -> bool {
+        match self {
+            Action::Server(_, action) | Action::Container(_, action) => action.is_read(),
             Action::ListServers | Action::SystemMetrics | Action::SystemPing | Action::SystemInfo => true,
+        }
+    }
+
+    /// The contract's name for it, for the wire and for log lines.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Action::Server(_, action) => action.name(),
+            Action::Container(_, ServerAction::Start) => "docker.start",
+            Action::Container(_, ServerAction::Stop(_)) => "docker.stop",
+            Action::Container(_, ServerAction::Delete { .. }) => "docker.remove",
+            Action::Container(_, ServerAction::Status) => "docker.inspect",
+            Action::Container(_, other) => other.name(),
+            Action::ListServers => "list_servers",
+            Action::SystemMetrics => "get_system_metrics",
+            Action::SystemPing => "system.ping",
+            Action::SystemInfo => "system_info_request",
+        }
+    }
+}
+
+impl ServerAction {
+    pub fn is_read(&self) -> bool {
+        match self {
+            ServerAction::Status => true,
+            ServerAction::Create(_)
+            | ServerAction::Update(_)
+            | ServerAction::Start
+            | ServerAction::Stop(_)
+            | ServerAction::Restart(_)
+            | ServerAction::Kill
+            | ServerAction::Delete { .. }
+            | ServerAction::Suspend
+            | ServerAction::Unsuspend => false,
+        }
+    }
+
+    pub fn name(&self) -> &'static str {
+        match self {
+            ServerAction::Create(_) => "create_server",
+            ServerAction::Update(_) => "update_server",
+            ServerAction::Start => "start_server",
+            ServerAction::Stop(_) => "stop_server",
+            ServerAction::Restart(_) => "restart_server",
+            ServerAction::Kill => "kill_server",
+            ServerAction::Delete { .. } => "delete_server",
+            ServerAction::Suspend => "suspend_server",
+            ServerAction::Unsuspend => "unsuspend_server",
+            ServerAction::Status => "get_status",
+        }
+    }
+
+    /// The sentence that tells its success.
+    pub fn success(&self) -> &'static str {
+        match self {
+            ServerAction::Create(_) => "Server created successfully",
+            ServerAction::Update(_) => "Server updated successfully",
+            ServerAction::Start => "Server started successfully",
+            ServerAction::Stop(_) => "Server stopped successfully",
+            ServerAction::Restart(_) => "Server restarted successfully",
+            ServerAction::Kill => "Server killed successfully",
+            ServerAction::Delete { .. } => "Server deleted successfully",
+            ServerAction::Suspend => "Server suspended successfully",
+            ServerAction::Unsuspend => "Server unsuspended successfully",
+            ServerAction::Status => "Server status",
         }
     }
 }

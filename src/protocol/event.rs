@@ -1,6 +1,6 @@
 //! What the Agent says unasked.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Reason, ServerId, Status};
 
@@ -10,7 +10,7 @@ pub enum Event {
     AgentConnected {
         version: String,
         boot_id: String,
-        capabilities: Vec<String>,
+        capabilities: Vec<&'static str>,
         servers: Vec<KnownServer>,
     },
     AgentStopping,
@@ -25,7 +25,7 @@ pub enum Event {
     },
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KnownServer {
     pub server_id: ServerId,
@@ -34,7 +34,7 @@ pub struct KnownServer {
     pub exit_code: Option<i64>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StatusChange {
     pub server_id: ServerId,

@@ -1,6 +1,8 @@
 //! What came of a command. One outcome, encoded by each dialect in its own shape.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Serialize, Serializer};
 
 use super::{Fault, ServerId, Status};
 
@@ -14,10 +16,8 @@ pub enum Reply {
     Status(Box<ServerReport>),
     Servers(Vec<ServerReport>),
     SystemMetrics(Box<SystemMetrics>),
-    /// Milliseconds since the Unix epoch at which it was answered.
-    Pong {
-        at_ms: u64,
-    },
+    /// Answer to `system.ping`; it carries the time at which it is encoded.
+    Pong,
     SystemInfo(Box<SystemInfo>),
 }
 
@@ -25,9 +25,9 @@ pub enum Reply {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerReply {
-    /// A sentence for a person, such as `Server started`. Encoded beside the data, not in it.
+    /// A sentence for a person, such as `Server started successfully`. Encoded beside the data, not in it.
     #[serde(skip)]
-    pub message: String,
+    pub message: Cow<'static, str>,
     pub server_id: ServerId,
     pub status: Status,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,14 +38,32 @@ pub struct ServerReply {
     pub exit_code: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub killed: Option<bool>,
-    /// Spec fields that were applied at once.
+    /// Spec fields that were applied at once, a limit as `limits.memory`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub applied: Option<Vec<String>>,
+    pub applied: Option<Vec<&'static str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub needs_restart: Option<bool>,
     /// HTTP only: the command goes on after the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pending: Option<bool>,
+}
+
+impl ServerReply {
+    /// A reply that promises nothing beyond the status.
+    pub fn new(server_id: ServerId, status: Status, message: impl Into<Cow<'static, str>>) -> ServerReply {
+        ServerReply {
+            message: message.into(),
+            server_id,
+            status,
+            container_id: None,
+            pid: None,
+            exit_code: None,
+            killed: None,
+            applied: None,
+            needs_restart: None,
+            pending: None,
+        }
+    }
 }
 
 /// A server as `get_status` and `list_servers` tell it.
@@ -68,6 +86,7 @@ pub struct ServerReport {
 /// Use of resources. CPU in percent of one core, memory, disk and network in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Resources {
+    #[serde(serialize_with = "two_places")]
     pub cpu: f64,
     pub memory: Memory,
     pub network: Network,
@@ -79,6 +98,7 @@ pub struct Resources {
 pub struct Memory {
     pub used: u64,
     pub limit: u64,
+    #[serde(serialize_with = "two_places")]
     pub percentage: f64,
 }
 
@@ -96,6 +116,7 @@ pub struct Disk {
 /// The node as a whole, measured. CPU in percent of all cores.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct SystemMetrics {
+    #[serde(serialize_with = "two_places")]
     pub cpu: f64,
     pub memory: Share,
     pub disk: Share,
@@ -112,6 +133,7 @@ pub struct SystemMetrics {
 pub struct Share {
     pub total: u64,
     pub used: u64,
+    #[serde(serialize_with = "two_places")]
     pub percentage: f64,
 }
 
@@ -134,7 +156,7 @@ pub struct SystemInfo {
     pub cpu: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub docker_version: Option<String>,
-    pub capabilities: Vec<String>,
+    pub capabilities: Vec<&'static str>,
     /// Addresses by interface, such as `eth0`.
     pub networks: Vec<String>,
     pub cpu_count: u32,
@@ -145,4 +167,10 @@ pub struct SystemInfo {
     /// Seconds since boot.
     pub uptime: u64,
     pub platform: String,
+}
+
+/// Percentages are told to a hundredth: more digits are noise from the division and bytes on the wire. What is no
+/// number (a share of nothing) is 0, since JSON has no NaN.
+pub(super) fn two_places<S: Serializer>(value: &f64, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_f64(if value.is_finite() { (value * 100.0).round() / 100.0 } else { 0.0 })
 }

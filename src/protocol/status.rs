@@ -1,5 +1,7 @@
 //! The words for a server's state and for why it changed.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// A server's state as the Panel sees it.
@@ -33,4 +35,16 @@ pub enum Reason {
     GaveUp,
     DiskLimit,
     ReadyTimeout,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
 }

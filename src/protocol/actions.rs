@@ -1,0 +1,180 @@
+//! The one table of what can be asked: names, other names, and how each payload is read. Whatever is not in it answers
+//! `UNKNOWN_ACTION`, and what this Agent says it can do is read off it.
+
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::command::{Action, CommandKey, CreateServer, ServerAction, StopOptions};
+use super::fields::Fields;
+use super::id::{ID_RULE, ServerId};
+use super::json::{self, Unreadable};
+use super::spec::{Rules, Spec, SpecPatch, signal};
+use super::{Code, Fault};
+
+/// One row: a name of the contract, its other names, and its reader.
+struct Entry {
+    name: &'static str,
+    aliases: &'static [&'static str],
+    reads: Reads,
+}
+
+/// What an action is for, and what reads its payload.
+enum Reads {
+    /// The node as a whole.
+    Node(fn() -> Action),
+    /// One server, named by `serverId`.
+    Server(fn(&Payload) -> Result<ServerAction, Fault>),
+    /// One server, named by its container.
+    Container(fn(&Payload) -> Result<ServerAction, Fault>),
+}
+
+/// A payload and what it is read against.
+struct Payload<'a> {
+    map: &'a Map<String, Value>,
+    rules: &'a Rules,
+}
+
+const fn row(name: &'static str, aliases: &'static [&'static str], reads: Reads) -> Entry {
+    Entry { name, aliases, reads }
+}
+
+/// Console, files, archives, mods, metrics and install get their rows here.
+#[rustfmt::skip]
+const ACTIONS: &[Entry] = &[
+    row("create_server",      &[],                    Reads::Server(create)),
+    row("update_server",      &[],                    Reads::Server(update)),
+    row("start_server",       &[],                    Reads::Server(|_| Ok(ServerAction::Start))),
+    row("stop_server",        &[],                    Reads::Server(stop)),
+    row("restart_server",     &[],                    Reads::Server(restart)),
+    row("kill_server",        &[],                    Reads::Server(|_| Ok(ServerAction::Kill))),
+    row("delete_server",      &[],                    Reads::Server(delete)),
+    row("suspend_server",     &[],                    Reads::Server(|_| Ok(ServerAction::Suspend))),
+    row("unsuspend_server",   &[],                    Reads::Server(|_| Ok(ServerAction::Unsuspend))),
+    row("get_status",         &["get_server_status"], Reads::Server(|_| Ok(ServerAction::Status))),
+    row("list_servers",       &[],                    Reads::Node(|| Action::ListServers)),
+    row("get_system_metrics", &["system.status"],     Reads::Node(|| Action::SystemMetrics)),
+    row("system.ping",        &[],                    Reads::Node(|| Action::SystemPing)),
+    row("docker.list",        &[],                    Reads::Node(|| Action::ListServers)),
+    row("docker.start",       &[],                    Reads::Container(|_| Ok(ServerAction::Start))),
+    row("docker.stop",        &[],                    Reads::Container(stop)),
+    row("docker.remove",      &[],                    Reads::Container(delete)),
+    row("docker.inspect",     &[],                    Reads::Container(|_| Ok(ServerAction::Status))),
+];
+
+/// The names of everything this Agent can be asked, other names included.
+pub fn capabilities() -> Vec<&'static str> {
+    ACTIONS
+        .iter()
+        .flat_map(|entry| std::iter::once(entry.name).chain(entry.aliases.iter().copied()))
+        .collect()
+}
+
+/// Reads a request into a command's action and its identity.
+///
+/// `id` is the request's own, where its dialect remembers commands by it. A `serverId` inside the payload stands in
+/// for a missing one beside it, as older panels send it.
+pub(super) fn read(
+    name: &str,
+    server: Option<&RawValue>,
+    payload: Option<&RawValue>,
+    id: Option<&str>,
+    rules: &Rules,
+) -> Result<(Action, Option<CommandKey>), Fault> {
+    let entry = ACTIONS.iter().find(|entry| entry.name == name || entry.aliases.contains(&name));
+    let Some(entry) = entry else {
+        let name = json::shown(name, 64);
+        return Err(Fault::new(Code::UnknownAction, format!("{name}: this Agent does not know the action")));
+    };
+    let mut map = payload.map_or(Ok(Map::new()), |raw| json::object(raw.get())).map_err(unreadable)?;
+    let inner = map.remove("serverId");
+    let payload = Payload { map: &map, rules };
+    let action = match entry.reads {
+        Reads::Node(action) => action(),
+        Reads::Server(read) => Action::Server(server_id(server, inner.as_ref())?, read(&payload)?),
+        Reads::Container(read) => match container(&payload)? {
+            Some(container) => Action::Container(container, read(&payload)?),
+            None if server.is_none() && inner.is_none() => {
+                return Err(Fault::field("containerId", "missing; expected the container's id or name"));
+            }
+            None => Action::Server(server_id(server, inner.as_ref())?, read(&payload)?),
+        },
+    };
+    let key = id.filter(|id| !id.is_empty() && !action.is_read()).map(|id| {
+        let server = if let Action::Server(server, _) = &action { server.as_str() } else { "" };
+        CommandKey { id: id.to_owned(), content: json::sha256(&[action.name(), server], &map) }
+    });
+    Ok((action, key))
+}
+
+fn unreadable(why: Unreadable) -> Fault {
+    match why {
+        Unreadable::NotAnObject => Fault::field("payload", "expected an object"),
+        Unreadable::NotJson => Fault::field("payload", "holds a number or a text that cannot be read"),
+        Unreadable::Doubled(name) => Fault::field(&name, "given twice"),
+        Unreadable::TooMany => {
+            Fault::field("payload", format_args!("expected at most {} values", json::MAX_VALUES))
+        }
+    }
+}
+
+/// The server's id from beside the payload or from inside it. Two that differ are refused rather than guessed at.
+pub(super) fn server_id(beside: Option<&RawValue>, inside: Option<&Value>) -> Result<ServerId, Fault> {
+    let rule = || Fault::field("serverId", format_args!("expected {ID_RULE}"));
+    let beside = beside.map(|raw| json::text(raw).ok_or_else(rule)).transpose()?;
+    let inside =
+        inside.filter(|value| !value.is_null()).map(|value| value.as_str().ok_or_else(rule)).transpose()?;
+    match (beside.as_deref(), inside) {
+        (Some(one), Some(other)) if one != other => {
+            Err(Fault::field("serverId", "the payload names another server than the message"))
+        }
+        (Some(text), _) | (None, Some(text)) => text.parse().map_err(|_| rule()),
+        (None, None) => Err(Fault::field("serverId", "missing")),
+    }
+}
+
+/// A container's id or name; the Engine's leading slash is taken off. No container of ours has a longer one.
+fn container(payload: &Payload) -> Result<Option<String>, Fault> {
+    let fields = Fields::of(payload.map);
+    let name = if fields.get("containerId").is_some() { "containerId" } else { "name" };
+    let Some(text) = fields.line(name, 256)? else { return Ok(None) };
+    let text = text.strip_prefix('/').unwrap_or(text);
+    match !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
+        true => Ok(Some(text.to_owned())),
+        false => Err(fields.fault(name, "expected a container's id or name")),
+    }
+}
+
+fn create(payload: &Payload) -> Result<ServerAction, Fault> {
+    let fields = Fields::of(payload.map);
+    let create = CreateServer {
+        spec: Spec::parse(payload.map, payload.rules)?,
+        keep_data: fields.flag("keepData", false)?,
+        skip_scripts: fields.flag("skipScripts", false)?,
+    };
+    Ok(ServerAction::Create(Box::new(create)))
+}
+
+fn update(payload: &Payload) -> Result<ServerAction, Fault> {
+    SpecPatch::parse(payload.map, payload.rules).map(|patch| ServerAction::Update(Box::new(patch)))
+}
+
+fn stop(payload: &Payload) -> Result<ServerAction, Fault> {
+    stop_options(payload).map(ServerAction::Stop)
+}
+
+fn restart(payload: &Payload) -> Result<ServerAction, Fault> {
+    stop_options(payload).map(ServerAction::Restart)
+}
+
+fn stop_options(payload: &Payload) -> Result<StopOptions, Fault> {
+    let fields = Fields::of(payload.map);
+    let timeout = fields.small("timeout", 0..=3600)?;
+    Ok(StopOptions {
+        signal: signal(&fields, "signal")?,
+        timeout: timeout.map(|seconds| std::time::Duration::from_secs(seconds.into())),
+    })
+}
+
+fn delete(payload: &Payload) -> Result<ServerAction, Fault> {
+    Ok(ServerAction::Delete { remove_data: Fields::of(payload.map).flag("removeData", false)? })
+}
