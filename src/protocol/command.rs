@@ -124,6 +124,12 @@ impl Envelope {
         }
     }
 
+    /// Whether the Panel has shown by it which dialect it wants to hear what is said unasked in.
+    /// `system_info_request` is sent by panels of every kind.
+    pub fn shows_dialect(&self) -> bool {
+        !matches!(self, Envelope::Legacy { request: LegacyRequest::SystemInfo, .. })
+    }
+
     /// The id for log lines and events; a legacy message has none.
     pub fn id(&self) -> Option<&str> {
         match self {

@@ -7,11 +7,11 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::command::{Command, Dialect, Envelope};
+use super::command::{Command, Envelope};
 use super::fault::{Code, Fault};
 use super::json::{self, TooDeep};
 use super::spec::Rules;
-use super::{Action, MAX_IN, NodeId, http, legacy, unified};
+use super::{MAX_IN, NodeId, http, legacy, unified};
 
 /// Longest id of a command in bytes.
 pub const MAX_ID: usize = 128;
@@ -26,12 +26,12 @@ pub struct Decoder {
 /// A message that was understood.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Incoming {
-    Command(Box<Command>),
+    Command(Command),
     /// The Panel's fencing epoch for this connection.
     Hello {
         epoch: u64,
     },
-    /// To be answered by [`unified::pong`] with the same id.
+    /// To be answered by [`unified::encode_pong`] with the same id.
     Ping {
         id: Option<String>,
     },
@@ -39,16 +39,14 @@ pub enum Incoming {
     Pong,
 }
 
-/// A message that was not.
+/// A message that asks for what cannot be: to be answered with the fault, in the dialect of the envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rejected {
-    /// There is nobody to answer: to be counted, logged (rate limited) and passed over.
-    Skipped(Skip),
-    /// To be answered with the fault, in the dialect of the envelope.
-    Answered { envelope: Envelope, fault: Fault },
+pub struct Rejected {
+    pub envelope: Envelope,
+    pub fault: Fault,
 }
 
-/// Why a message is passed over.
+/// Why a text is no message: there is nobody to answer, so it is to be counted, logged (rate limited) and passed over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Skip {
     /// A binary frame. Said by the link's reader; texts never are.
@@ -70,44 +68,20 @@ impl Decoder {
         Decoder { node, rules }
     }
 
-    /// Reads one text frame of the link.
-    pub fn message(&self, text: &str) -> Result<Incoming, Rejected> {
+    /// Reads one text frame of the link. The outer error is for the reader, the inner one for the Panel.
+    pub fn message(&self, text: &str) -> Result<Result<Incoming, Rejected>, Skip> {
         let head = Head::read(text)?;
         let kind = head.kind.and_then(json::text).unwrap_or_default();
         match kind.as_ref() {
-            "command" | "hello" | "ping" | "pong" => unified::decode(self, &kind, &head),
+            "command" | "hello" | "ping" | "pong" => Ok(unified::decode(self, &kind, &head)),
             kind => legacy::decode(self, kind, &head),
         }
     }
 
-    /// Reads the body of `POST /api/command`. A skipped one is answered with status 400.
-    pub fn http(&self, body: &[u8]) -> Result<Command, Rejected> {
+    /// Reads the body of `POST /api/command`. The outer error is answered with status 400 by [`http::encode_error`], the
+    /// inner one like any outcome.
+    pub fn http(&self, body: &[u8]) -> Result<Result<Command, Rejected>, Skip> {
         http::decode(self, body)
-    }
-}
-
-impl Incoming {
-    /// The dialect in which the Panel now expects what is said unasked; `None` when the message does not tell.
-    /// `system_info_request` is sent by panels of every kind.
-    pub fn spoken(&self) -> Option<Dialect> {
-        match self {
-            Incoming::Command(command) if command.action == Action::SystemInfo => None,
-            Incoming::Command(command) => Some(command.envelope.dialect()),
-            Incoming::Ping { .. } => Some(Dialect::Unified),
-            Incoming::Hello { .. } | Incoming::Pong => None,
-        }
-    }
-}
-
-impl Rejected {
-    pub(super) fn answered(envelope: Envelope, fault: Fault) -> Rejected {
-        Rejected::Answered { envelope, fault }
-    }
-}
-
-impl From<Skip> for Rejected {
-    fn from(skip: Skip) -> Rejected {
-        Rejected::Skipped(skip)
     }
 }
 

@@ -44,7 +44,7 @@ const MESSAGES: &[(&str, Asks, LegacyRequest)] = &[
 ];
 
 /// Reads a message by its `type`.
-pub(super) fn decode(decoder: &Decoder, kind: &str, head: &Head) -> Result<Incoming, Rejected> {
+pub(super) fn decode(decoder: &Decoder, kind: &str, head: &Head) -> Result<Result<Incoming, Rejected>, Skip> {
     let row = MESSAGES.iter().find(|(name, ..)| *name == kind);
     let &(_, asks, request) = row.ok_or_else(|| Skip::UnknownType(json::shown(kind, 64)))?;
     let envelope = |message_id, server| Envelope::Legacy { message_id, request, server };
@@ -52,7 +52,7 @@ pub(super) fn decode(decoder: &Decoder, kind: &str, head: &Head) -> Result<Incom
     let server = inside.server.and_then(|raw| actions::server_id(Some(raw), None).ok());
     let message_id = match Head::id(head.message_id, "messageId") {
         Ok(message_id) => message_id,
-        Err(fault) => return Err(Rejected::answered(envelope(None, server), fault)),
+        Err(fault) => return Ok(Err(Rejected { envelope: envelope(None, server), fault })),
     };
     let read = || {
         head.unambiguous()?;
@@ -63,13 +63,12 @@ pub(super) fn decode(decoder: &Decoder, kind: &str, head: &Head) -> Result<Incom
         };
         actions::read(name, None, head.data, None, &decoder.rules).map(|(action, _)| action)
     };
-    match read() {
-        Ok(action) => {
-            let envelope = envelope(message_id, server);
-            Ok(Incoming::Command(Box::new(Command { envelope, action, key: None })))
-        }
-        Err(fault) => Err(Rejected::answered(envelope(message_id, server), fault)),
-    }
+    let action = read();
+    let envelope = envelope(message_id, server);
+    Ok(match action {
+        Ok(action) => Ok(Incoming::Command(Command { envelope, action, key: None })),
+        Err(fault) => Err(Rejected { envelope, fault }),
+    })
 }
 
 /// What is looked at in `data` before the action is known.
@@ -169,7 +168,7 @@ pub fn encode_event(event: &Event, now: SystemTime) -> Option<String> {
         }
         Event::StreamGap { server_id: Some(server), lines, .. } => {
             let output = format!("{lines} lines were dropped here");
-            Some(server_output(server, &output, "system", now))
+            Some(encode_output(server, &output, "system", now))
         }
         Event::StreamGap { server_id: None, .. }
         | Event::AgentConnected { .. }
@@ -196,12 +195,12 @@ fn crash(change: &StatusChange) -> Option<String> {
 }
 
 /// A server's state, for telling every server's when this dialect is first heard.
-pub fn server_status(server_id: &ServerId, status: Status, now: SystemTime) -> String {
+pub fn encode_status(server_id: &ServerId, status: Status, now: SystemTime) -> String {
     encode("server_status", ServerStatus { server_id, status, error: None }, None, now)
 }
 
 /// Lines of a server's output; `stream` is `stdout`, `stderr` or `system`.
-pub fn server_output(server_id: &ServerId, output: &str, stream: &str, now: SystemTime) -> String {
+pub fn encode_output(server_id: &ServerId, output: &str, stream: &str, now: SystemTime) -> String {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Output<'a> {
@@ -215,7 +214,7 @@ pub fn server_output(server_id: &ServerId, output: &str, stream: &str, now: Syst
 }
 
 /// The heartbeat of every link, whatever the dialect: every panel knows this shape.
-pub fn heartbeat(node: &NodeId, now: SystemTime) -> String {
+pub fn encode_heartbeat(node: &NodeId, now: SystemTime) -> String {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Heartbeat<'a> {
@@ -228,6 +227,6 @@ pub fn heartbeat(node: &NodeId, now: SystemTime) -> String {
 }
 
 /// `system_info` as it is sent unasked, first on every connection.
-pub fn system_info(info: &SystemInfo, now: SystemTime) -> String {
+pub fn encode_system_info(info: &SystemInfo, now: SystemTime) -> String {
     encode("system_info", info, None, now)
 }

@@ -257,7 +257,7 @@ impl<'a> Payload<'a> {
                 skip_scripts: Some(create.skip_scripts),
                 ..base
             },
-            ServerAction::Update(patch) => Payload { patch: Some(&patch.values), ..base },
+            ServerAction::Update(patch) => Payload { patch: Some(patch.values()), ..base },
             ServerAction::Stop(StopOptions { signal, timeout })
             | ServerAction::Restart(StopOptions { signal, timeout }) => {
                 Payload { signal: signal.as_deref(), timeout: timeout.map(|time| time.as_secs()), ..base }

@@ -8,14 +8,14 @@ use super::actions;
 use super::command::{Command, Envelope};
 use super::decode::{Decoder, Head, Incoming, Rejected};
 use super::event::Event;
-use super::outcome::Outcome;
+use super::outcome::{Outcome, SystemMetrics, two_places};
 use super::wire::{Data, Timestamp, fitted, message, text};
 use super::{Code, Fault, json};
 
 /// Reads a message whose `type` is of this dialect.
 pub(super) fn decode(decoder: &Decoder, kind: &str, head: &Head) -> Result<Incoming, Rejected> {
-    let id =
-        Head::id(head.id, "id").map_err(|fault| Rejected::answered(Envelope::Unified { id: None }, fault))?;
+    let id = Head::id(head.id, "id")
+        .map_err(|fault| Rejected { envelope: Envelope::Unified { id: None }, fault })?;
     let read = || {
         head.unambiguous()?;
         match kind {
@@ -25,7 +25,7 @@ pub(super) fn decode(decoder: &Decoder, kind: &str, head: &Head) -> Result<Incom
             _ => Ok(Incoming::Pong),
         }
     };
-    read().map_err(|fault| Rejected::answered(Envelope::Unified { id: id.clone() }, fault))
+    read().map_err(|fault| Rejected { envelope: Envelope::Unified { id: id.clone() }, fault })
 }
 
 fn hello(head: &Head) -> Result<Incoming, Fault> {
@@ -47,7 +47,7 @@ fn command(decoder: &Decoder, head: &Head, id: &Option<String>) -> Result<Incomi
         name.ok_or_else(|| Fault::new(Code::InvalidMessage, "action: expected the name of an action"))?;
     let (action, key) = actions::read(&name, head.server, head.payload, id.as_deref(), &decoder.rules)?;
     let envelope = Envelope::Unified { id: id.clone() };
-    Ok(Incoming::Command(Box::new(Command { envelope, action, key })))
+    Ok(Incoming::Command(Command { envelope, action, key }))
 }
 
 /// A response. `now` is when it is made.
@@ -146,19 +146,8 @@ pub fn encode_event(event: &Event, seq: u64, boot_id: &str, now: SystemTime) -> 
     }
 }
 
-/// How the Agent is, for a pong. Loads in percent of all that the node has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Load {
-    #[serde(serialize_with = "super::outcome::two_places")]
-    pub cpu: f64,
-    #[serde(serialize_with = "super::outcome::two_places")]
-    pub memory: f64,
-    #[serde(serialize_with = "super::outcome::two_places")]
-    pub disk: f64,
-}
-
-/// The answer to a ping. `healthy` is whether Docker answers, `active` how many servers run.
-pub fn pong(id: Option<&str>, healthy: bool, active: usize, load: Load, now: SystemTime) -> String {
+/// The answer to a ping. `healthy` is whether Docker answers.
+pub fn encode_pong(id: Option<&str>, healthy: bool, metrics: &SystemMetrics, now: SystemTime) -> String {
     #[derive(Serialize)]
     struct Pong<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -174,7 +163,24 @@ pub fn pong(id: Option<&str>, healthy: bool, active: usize, load: Load, now: Sys
         active_servers: usize,
         system_load: Load,
     }
-    let agent_status = if healthy { "healthy" } else { "degraded" };
-    let data = State { agent_status, active_servers: active, system_load: load };
+    /// In percent of all that the node has.
+    #[derive(Serialize)]
+    struct Load {
+        #[serde(serialize_with = "two_places")]
+        cpu: f64,
+        #[serde(serialize_with = "two_places")]
+        memory: f64,
+        #[serde(serialize_with = "two_places")]
+        disk: f64,
+    }
+    let data = State {
+        agent_status: if healthy { "healthy" } else { "degraded" },
+        active_servers: metrics.servers.running,
+        system_load: Load {
+            cpu: metrics.cpu,
+            memory: metrics.memory.percentage,
+            disk: metrics.disk.percentage,
+        },
+    };
     text(&Pong { id, r#type: "pong", timestamp: Timestamp(now), data })
 }

@@ -64,6 +64,11 @@ impl Serialize for Spec {
 }
 
 impl Spec {
+    /// The canonical JSON, which [`Spec::stored`] reads back.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a spec has text keys only and no failing serialiser")
+    }
+
     /// SHA-256 in hex of what a container is made from: two specs with the same hash make the same container. What
     /// only the Agent goes by (name, stop, done, restart, disk limit, mod directory) is not in it; limits are, although
     /// a running container takes most of them, because its label still tells the old ones.

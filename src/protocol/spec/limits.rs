@@ -116,7 +116,7 @@ fn decimal(text: &str) -> Option<u128> {
     format!("{units}{fraction:0<9}").parse().ok()
 }
 
-/// Written so that [`Limits::parse`] reads the same back: a size that would be taken for MiB gets its unit.
+/// Written so that parsing reads the same back: a size that would be taken for MiB gets its unit.
 impl Serialize for Limits {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]

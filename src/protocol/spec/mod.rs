@@ -1,7 +1,7 @@
 //! A server's specification: what the Panel asked for, checked field by field and in one canonical form.
 //!
-//! [`parse`] reads it, [`canonical`] writes it, [`startup`] fills its placeholders, [`patch`] changes it. A [`Spec`]
-//! that exists has passed every check; nothing here knows Docker or the disk.
+//! `parse` reads it, `canonical` writes it, `startup` fills its placeholders, `patch` changes it. A [`Spec`] that
+//! was read has passed every check; nothing here knows Docker or the disk.
 
 mod canonical;
 mod limits;

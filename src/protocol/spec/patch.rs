@@ -3,17 +3,15 @@
 
 use serde_json::{Map, Value};
 
-use super::parse::{FIELDS, gather};
+use super::parse::gather;
 use super::{Rules, Spec};
 use crate::protocol::Fault;
 
 /// The fields that an update names, as they came; at least one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SpecPatch {
-    /// Field names in the contract's order.
-    pub fields: Vec<&'static str>,
-    /// Their raw values, each of them valid by itself.
-    pub values: Map<String, Value>,
+    /// INVARIANT: fields of the spec, at least one, each valid by itself and within the node's rules.
+    values: Map<String, Value>,
 }
 
 /// When a changed field takes effect.
@@ -42,6 +40,11 @@ pub struct Patched {
 }
 
 impl Patched {
+    /// Names of all that differs.
+    pub fn changed(&self) -> Vec<&'static str> {
+        self.changes.iter().map(|change| change.field).collect()
+    }
+
     /// Names of what takes effect at once.
     pub fn applied(&self) -> Vec<&'static str> {
         self.changes
@@ -66,15 +69,19 @@ impl SpecPatch {
     /// Reads an update. What depends on the rest of the spec (placeholders) is checked when it is applied.
     pub fn parse(payload: &Map<String, Value>, rules: &Rules) -> Result<SpecPatch, Fault> {
         let values = gather(payload)?;
-        let fields: Vec<_> = FIELDS.into_iter().filter(|field| values.contains_key(*field)).collect();
-        if fields.is_empty() {
+        if values.is_empty() {
             return Err(Fault::new(
                 crate::protocol::Code::InvalidPayload,
                 "payload: names no field of the spec",
             ));
         }
         Spec::read(&values, Some(rules))?;
-        Ok(SpecPatch { fields, values })
+        Ok(SpecPatch { values })
+    }
+
+    /// As it goes over the wire.
+    pub(in crate::protocol) fn values(&self) -> &Map<String, Value> {
+        &self.values
     }
 }
 
@@ -82,14 +89,14 @@ impl Spec {
     /// Lays `patch` over this spec. Objects (`limits`, `environment`, `stop`, `restartPolicy`) are merged name by
     /// name, any other field is replaced as a whole, and `null` goes back to the default, as in RFC 7396; `ports` is
     /// one value in either of its shapes.
-    pub fn patched(&self, patch: &SpecPatch, rules: &Rules) -> Result<Patched, Fault> {
+    ///
+    /// The node's rules were asked when the patch was read, and only for what it names: a capability that was granted
+    /// before they became narrower does not stand in the way of another field's change.
+    pub fn patched(&self, patch: &SpecPatch) -> Result<Patched, Fault> {
         let mut merged = match serde_json::to_value(self) {
             Ok(Value::Object(map)) => map,
             _ => unreachable!("a spec serialises to an object with text keys"),
         };
-        // The rules are for what is asked now: a capability that was granted before they became narrower does not
-        // stand in the way of another field's change.
-        Spec::read(&patch.values, Some(rules))?;
         for (name, value) in &patch.values {
             match (merged.get_mut(name), value) {
                 (Some(Value::Object(old)), Value::Object(new)) if name != "ports" => {
@@ -158,7 +165,7 @@ mod tests {
 
     fn patch(values: Value) -> Result<Patched, String> {
         let read = SpecPatch::parse(values.as_object().unwrap(), &Rules::default());
-        read.and_then(|patch| spec().patched(&patch, &Rules::default())).map_err(|fault| fault.message)
+        read.and_then(|patch| spec().patched(&patch)).map_err(|fault| fault.message)
     }
 
     #[test]
@@ -242,7 +249,7 @@ mod tests {
     fn narrower_rules_do_not_block_other_changes() {
         let none = Rules { capabilities: Vec::new() };
         let read = |values: Value| SpecPatch::parse(values.as_object().unwrap(), &none);
-        let patched = spec().patched(&read(json!({"name":"n"})).unwrap(), &none).unwrap();
+        let patched = spec().patched(&read(json!({"name":"n"})).unwrap()).unwrap();
         assert_eq!(patched.spec.capabilities, ["FOWNER"]);
         assert!(read(json!({"capabilities":["FOWNER"]})).is_err());
     }

@@ -123,6 +123,13 @@ fn protocol(text: &str) -> Option<Protocol> {
     }
 }
 
+impl Port {
+    /// The container's side in Docker's own form, such as `25565/tcp`.
+    pub fn key(&self) -> String {
+        format!("{}/{}", self.internal, self.protocol)
+    }
+}
+
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.serialize(f)
@@ -136,9 +143,7 @@ impl Serialize for Shape<'_> {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         match self.1 {
             false => self.0.serialize(s),
-            true => s.collect_map(
-                self.0.iter().map(|port| (format!("{}/{}", port.internal, port.protocol), port.external)),
-            ),
+            true => s.collect_map(self.0.iter().map(|port| (port.key(), port.external))),
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::protocol::{Fault, ServerId};
 pub struct Resolved {
     /// `None` leaves the image's own.
     pub cmd: Option<Vec<String>>,
-    /// `NAME=value`, sorted by name.
-    pub environment: Vec<String>,
+    /// All that the container gets, the Agent's own names too.
+    pub environment: BTreeMap<String, String>,
 }
 
 impl Spec {
@@ -39,7 +39,7 @@ impl Spec {
         };
         Ok(Resolved {
             cmd,
-            environment: names.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+            environment: names.iter().map(|(&name, value)| (name.to_owned(), value.to_string())).collect(),
         })
     }
 
@@ -105,7 +105,10 @@ fn take(room: &mut usize, bytes: usize) -> Result<(), Fault> {
     match room.checked_sub(bytes) {
         Some(left) => *room = left,
         None => {
-            return Err(Fault::field("startup", "expected at most 64 KiB once its placeholders are replaced"));
+            return Err(Fault::field(
+                "startup",
+                "expected at most 64 KiB once its placeholders are replaced",
+            ));
         }
     }
     Ok(())
@@ -132,6 +135,10 @@ mod tests {
         let map = spec.as_object().unwrap();
         let spec = Spec::parse(map, &Default::default()).map_err(|fault| fault.message)?;
         Ok(spec.resolve(&"s1".parse().unwrap()).expect("a parsed spec resolves"))
+    }
+
+    fn lines(spec: Value) -> Vec<String> {
+        resolve(spec).unwrap().environment.iter().map(|(name, value)| format!("{name}={value}")).collect()
     }
 
     fn cmd(startup: Value) -> Vec<String> {
@@ -168,10 +175,10 @@ mod tests {
         let spec = json!({"image":"x","environment":{"B":"{{A}}","SERVER_ID":"forged","SERVER_PORT":"1","A":""},
             "ports":[{"internal":80,"external":8080}]});
         assert_eq!(
-            resolve(spec).unwrap().environment,
+            lines(spec),
             ["A=", "B={{A}}", "SERVER_ID=s1", "SERVER_IP=0.0.0.0", "SERVER_MEMORY=0", "SERVER_PORT=80"]
         );
-        let bare = resolve(json!({"image":"x","environment":{"SERVER_PORT":"7"}})).unwrap().environment;
+        let bare = lines(json!({"image":"x","environment":{"SERVER_PORT":"7"}}));
         assert_eq!(bare, ["SERVER_ID=s1", "SERVER_IP=0.0.0.0", "SERVER_MEMORY=0", "SERVER_PORT=7"]);
     }
 
