@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use crossbeam_channel::Receiver;
 
+use super::body::Share;
 use super::head::Head;
 use super::stream::Stream;
 
@@ -14,6 +15,7 @@ pub struct Request {
     pub(super) head: Head,
     pub(super) body: Vec<u8>,
     pub(super) peer: SocketAddr,
+    pub(super) _share: Share,
 }
 
 impl Request {
@@ -45,6 +47,7 @@ impl Request {
         &self.body
     }
 
+    /// The body, no longer counted against [`Config::body_bytes`](super::Config::body_bytes).
     pub fn into_body(self) -> Vec<u8> {
         self.body
     }

@@ -7,18 +7,30 @@
 //! WebSocket upgrades leave the gate as `Upgrade` and never reach tiny_http
 //! ```
 
-#![allow(dead_code)] // the threads behind these types follow
-
+mod accept;
+mod backend;
+mod body;
+mod connection;
+mod door;
 mod head;
 mod message;
+mod render;
 mod stream;
+mod thread;
 
 use std::fmt;
-use std::io;
+use std::io::{self, PipeWriter};
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use accept::{Acceptor, Front};
+use backend::Backend;
+use thread::Thread;
 
 pub use head::{Framing, Head, HeadError};
 pub use message::{Body, Request, Response, Upgrade, is_local};
@@ -47,6 +59,9 @@ pub struct Config {
     /// Where WebSocket upgrades go; when the channel is full they are answered 503. Without it they are
     /// ordinary requests, as RFC 9110 section 7.8 allows.
     pub upgrades: Option<Sender<Upgrade>>,
+    /// A directory that this process may write, for the socket to tiny_http, which stands in it for an instant. Without one
+    /// the usual places for temporary files are tried.
+    pub directory: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -61,6 +76,7 @@ impl Default for Config {
             requests: 16,
             streams: 0,
             upgrades: None,
+            directory: None,
         }
     }
 }
@@ -123,31 +139,135 @@ impl fmt::Display for Unfinished {
 
 impl std::error::Error for Unfinished {}
 
+/// What has happened at a gate since it was opened.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub accepted: AtomicU64,
+    /// Closed without a complete head, to make room for another.
+    pub evicted: AtomicU64,
+    /// Closed at once, because all others were owed a response.
+    pub refused: AtomicU64,
+    /// Cut for taking too long with head, body or response.
+    pub late: AtomicU64,
+    /// Answered 400, 417 or 431.
+    pub malformed: AtomicU64,
+    /// Answered 503.
+    pub busy: AtomicU64,
+    pub accept_errors: AtomicU64,
+}
+
+fn bump(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// How long after the deadline of a shutdown threads may take to unwind.
+const UNWIND: Duration = Duration::from_millis(200);
+
 /// A running gate. Dropping it shuts it down, with one second for requests in work.
 #[derive(Debug)]
 pub struct Gate {
     address: SocketAddr,
+    counters: Arc<Counters>,
+    ended: Receiver<&'static str>,
+    running: Option<Running>,
+}
+
+struct Running {
+    /// Sent before `wake` is dropped, which wakes the thread `gate`.
+    deadline: Sender<Instant>,
+    wake: PipeWriter,
+    gate: Thread<()>,
+    backend: Arc<Backend>,
+    http: Thread<Vec<Thread<()>>>,
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Running")
+    }
 }
 
 impl Gate {
     /// Serves `listener` until [`shutdown`](Gate::shutdown).
     pub fn start(listener: TcpListener, config: Config, handler: impl Handler) -> Result<Gate, GateError> {
-        let _ = (config, handler);
-        Ok(Gate { address: listener.local_addr()? })
+        let address = listener.local_addr()?;
+        let counters = Arc::new(Counters::default());
+        let backend = Backend::open(&config, Arc::new(handler))?;
+        let acceptor =
+            Acceptor::new(listener, Front::new(config, Arc::clone(&backend), Arc::clone(&counters)))?;
+        let (reader, wake) = io::pipe()?;
+        let (deadline, stop) = bounded(1);
+        let (ended_tx, ended) = bounded(2);
+        let end = Ended("http", ended_tx.clone());
+        let http = Thread::spawn("http".to_owned(), {
+            let backend = Arc::clone(&backend);
+            move || {
+                let _end = end;
+                backend.run()
+            }
+        })?;
+        let end = Ended("gate", ended_tx);
+        let gate = Thread::spawn("gate".to_owned(), move || {
+            let _end = end;
+            acceptor.run(&reader, &stop);
+        });
+        let gate = gate.inspect_err(|_| backend.stop())?;
+        let running = Some(Running { deadline, wake, gate, backend, http });
+        Ok(Gate { address, counters, ended, running })
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
     /// Receives the name of a thread of the gate when it has ended, by shutdown or by a fault.
     pub fn ended(&self) -> Receiver<&'static str> {
-        crossbeam_channel::never()
+        self.ended.clone()
     }
 
     /// Stops accepting and ends streams at once, lets requests in work finish until `deadline`, joins all threads.
-    pub fn shutdown(self, deadline: Instant) -> Result<(), Unfinished> {
-        let _ = deadline;
-        Ok(())
+    pub fn shutdown(mut self, deadline: Instant) -> Result<(), Unfinished> {
+        self.stop(deadline)
+    }
+
+    fn stop(&mut self, deadline: Instant) -> Result<(), Unfinished> {
+        let Some(Running { deadline: deadline_tx, wake, gate, backend, http }) = self.running.take() else {
+            return Ok(());
+        };
+        // Fails only when the thread has ended already, which its join tells.
+        let _ = deadline_tx.send(deadline);
+        drop(wake);
+        let latest = deadline + UNWIND;
+        let mut late = Vec::new();
+        // The gate first: until it has ended it may hand in requests.
+        late.extend(gate.join(latest).err());
+        backend.stop();
+        match http.join(latest) {
+            Ok(workers) => late.extend(workers.into_iter().filter_map(|worker| worker.join(latest).err())),
+            Err(name) => late.push(name),
+        }
+        if late.is_empty() { Ok(()) } else { Err(Unfinished(late)) }
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        if let Err(unfinished) = self.stop(Instant::now() + Duration::from_secs(1)) {
+            log::error!("http gate: {unfinished}");
+        }
+    }
+}
+
+/// Tells that a thread has ended, however it ended.
+struct Ended(&'static str, Sender<&'static str>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // There is room for each thread's one message; nobody may be listening any more.
+        let _ = self.1.try_send(self.0);
     }
 }
