@@ -2,12 +2,13 @@
 
 mod support;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::{Behaviour, DEMO_IMAGE, FakePanel, PrivateEngine, SOON, Seen, engine, unique_name};
+use support::{Behaviour, DEMO_IMAGE, FakePanel, Network, PrivateEngine, SOON, Seen, engine, unique_name};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::error::ProtocolError;
 use tungstenite::{Error, Message, WebSocket};
@@ -134,6 +135,38 @@ fn panel_holds_a_handshake_without_an_answer() {
 }
 
 #[test]
+fn network_loses_packets_without_a_word_and_finds_them_again() {
+    let network = Network::new();
+    let panel = FakePanel::start_at(network.here());
+    let mut agent = network.command("bash");
+    let script = format!(
+        "exec 3<>/dev/tcp/{}/{}; read -t 0.3 -u 3 _; cat <&3",
+        network.here(),
+        panel.address().port()
+    );
+    let agent = agent.args(["-c", &script]).stdout(Stdio::piped());
+    panel.behave(Behaviour::Hang);
+    let mut child = agent.spawn().unwrap();
+    assert!(panel.wait_attempts(1, SOON));
+    let mut stream = panel.take_hanging();
+    network.lose_everything();
+    stream.write_all(b"lost\n").unwrap();
+    drop(stream);
+    let mut output = child.stdout.take().unwrap();
+    let (line_tx, line) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        output.read_to_string(&mut text).unwrap();
+        line_tx.send(text).unwrap();
+    });
+    assert!(line.recv_timeout(Duration::from_millis(500)).is_err(), "nothing arrives, not even the end");
+    network.lose_nothing();
+    assert!(line.recv_timeout(SOON).is_ok(), "the kernel sends it again");
+    reader.join().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn engine_runs_the_demo_image_and_keeps_others_apart() {
     let engine = engine();
     assert_eq!(engine.call("GET", &format!("/images/{DEMO_IMAGE}/json"), None).0, 200);
@@ -141,6 +174,7 @@ fn engine_runs_the_demo_image_and_keeps_others_apart() {
     engine.run_foreign(&name, json!({"Cmd": ["/bin/sh", "-c", "exec /demo-server say ahoy"]}));
     assert_eq!(engine.state(&name), "running");
     assert_eq!(engine.list(&format!("longshore.test={name}")).len(), 1);
+    engine.wait_output(&name, "[Server] ahoy");
     engine.must("POST", &format!("/containers/{name}/stop"), None);
     assert_eq!(engine.inspect(&name).unwrap()["State"]["ExitCode"], 0);
     engine.remove(&name);

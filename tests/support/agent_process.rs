@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{Engine, FakePanel, SOON, Watched, engine, unique_name};
+use super::{Engine, FakePanel, Network, SOON, Watched, engine, unique_name};
 
 /// A running Agent. Dropping it kills the process, removes the node's containers and the data directory.
 pub struct AgentProcess {
@@ -49,13 +49,31 @@ impl AgentProcess {
 
     /// An Agent that is not started yet.
     pub fn prepare(panel_url: &str, engine: &Engine, environment: &[(&str, &str)]) -> Self {
+        Self::prepare_command(Command::new(program()), panel_url, engine, environment)
+    }
+
+    /// The same inside a network that can lose everything.
+    pub fn prepare_in(
+        network: &Network,
+        panel_url: &str,
+        engine: &Engine,
+        environment: &[(&str, &str)],
+    ) -> Self {
+        Self::prepare_command(network.command(program()), panel_url, engine, environment)
+    }
+
+    fn prepare_command(
+        mut command: Command,
+        panel_url: &str,
+        engine: &Engine,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let dir = tempfile::Builder::new().prefix("agent-").tempdir_in(env!("CARGO_TARGET_TMPDIR"));
         let dir = dir.expect("cargo's directory for tests is writable");
         let (node_id, data_dir, secret_file) =
             (unique_name(), dir.path().join("data"), dir.path().join("secret"));
         let secret = format!("secret-of-{node_id}-0123456789abcdef");
         write_secret(&secret_file, &secret);
-        let mut command = Command::new(program());
         // Nothing of the developer's own environment may decide a test.
         command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
         command.env("PANEL_URL", panel_url).env("NODE_ID", &node_id).env("AGENT_SECRET_FILE", secret_file);

@@ -98,6 +98,21 @@ impl Engine {
         id
     }
 
+    /// Follows a container's output until `text` comes. A stop that comes before the demo server is ready would find a
+    /// first process without a signal handler, which the kernel does not let a signal end.
+    pub fn wait_output(&self, container: &str, text: &str) {
+        let mut stream = self.connect().expect("the Engine answered before");
+        let path = format!("/containers/{container}/logs?stdout=1&stderr=1&follow=1");
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: engine\r\n\r\n").expect("the Engine reads its requests");
+        let mut seen = Vec::new();
+        let mut buffer = [0; 4096];
+        while !seen.windows(text.len()).any(|window| window == text.as_bytes()) {
+            let length = stream.read(&mut buffer).unwrap_or_default();
+            assert!(length > 0, "{container} ended without {text:?}: {}", String::from_utf8_lossy(&seen));
+            seen.extend_from_slice(&buffer[..length]);
+        }
+    }
+
     /// Removes a container whatever its state; one that is not there is fine.
     pub fn remove(&self, container: &str) {
         let _ = self.exchange("DELETE", &format!("/containers/{container}?force=1&v=1"), None);
@@ -129,25 +144,32 @@ impl Engine {
     }
 
     fn exchange(&self, method: &str, path: &str, body: Option<&Value>) -> std::io::Result<(u16, Vec<u8>)> {
+        converse(self.connect()?, method, path, body)
+    }
+
+    fn connect(&self) -> std::io::Result<Box<dyn Stream>> {
         let timeout = Some(Duration::from_secs(60));
         match self.host.strip_prefix("unix://") {
-            Some(path_of_socket) => {
-                let stream = UnixStream::connect(path_of_socket)?;
+            Some(path) => {
+                let stream = UnixStream::connect(path)?;
                 stream.set_read_timeout(timeout)?;
-                converse(stream, method, path, body)
+                Ok(Box::new(stream))
             }
             None => {
                 let stream = TcpStream::connect(self.host.trim_start_matches("tcp://"))?;
                 stream.set_read_timeout(timeout)?;
-                converse(stream, method, path, body)
+                Ok(Box::new(stream))
             }
         }
     }
 }
 
+trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
+
 /// One HTTP/1.0 exchange: without chunks, and the end of the connection is the end of the body.
 fn converse(
-    mut stream: impl Read + Write,
+    mut stream: Box<dyn Stream>,
     method: &str,
     path: &str,
     body: Option<&Value>,
@@ -224,7 +246,7 @@ impl Drop for PrivateEngine {
 }
 
 /// Runs one of the scripts beside this file and returns the last line it prints; panics with what it complained of.
-fn script(name: &str, args: &[&str], docker_host: Option<&str>) -> String {
+pub(super) fn script(name: &str, args: &[&str], docker_host: Option<&str>) -> String {
     let mut command = Command::new(Path::new(SCRIPTS).join(name));
     command.args(args).stdin(Stdio::null());
     if let Some(host) = docker_host {
@@ -232,6 +254,6 @@ fn script(name: &str, args: &[&str], docker_host: Option<&str>) -> String {
     }
     let output = command.output().unwrap_or_else(|error| panic!("{name} cannot be run: {error}"));
     let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "no Docker Engine for the tests: {}", complaint.trim());
+    assert!(output.status.success(), "the test cannot be set up: {}", complaint.trim());
     String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default().to_owned()
 }

@@ -7,12 +7,14 @@
 #   engine.sh cut [DIR]     end it and its containers as a power cut would; images and containers stay on disk
 #   engine.sh term [DIR]    SIGTERM for its dockerd alone, which stops the containers
 #   engine.sh kill [DIR]    SIGKILL for its dockerd alone; the containers run on
+#   engine.sh need PROGRAM:PACKAGE...   install what is missing, on Debian and its kin
 #
 # DIR (default target/engine) keeps the data and the log. Sockets and pids live under /run: their paths stay short
 # enough for a Unix socket, and a reboot clears them. Every command may be repeated, after a kill -9 too.
 set -euo pipefail
 
 command=${1:-}
+if [ "$command" = need ]; then wanted=("${@:2}"); set -- need; fi
 dir=$(realpath -m "${2:-$(dirname "$0")/../../target/engine}")
 run=/run/longshore-$(printf %s "$dir" | cksum | cut -d' ' -f1)
 socket=$run/docker.sock
@@ -46,6 +48,7 @@ need() {
   for item in "$@"; do command -v "${item%%:*}" >/dev/null || missing+=("${item#*:}"); done
   [ ${#missing[@]} -eq 0 ] && return
   command -v apt-get >/dev/null || fail "please install ${missing[*]} (the names are Debian's) and try again"
+  [ "$command" != need ] || [ "$(id -u)" -eq 0 ] || fail "${missing[*]} must be installed, which takes root"
   as_root
   echo "engine: installing ${missing[*]}" >&2
   # The package would start a service of its own; a policy of 101 forbids that for the length of the installation.
@@ -175,5 +178,6 @@ case $command in
     echo "unix://$socket" ;;
   start) start; echo "unix://$socket" ;;
   down | cut | term | kill) stop "$command" ;;
-  *) sed -n 's/^# \?//; 2,12p' "$0" >&2; exit 2 ;;
+  need) mkdir -p "$dir"; need "${wanted[@]}" ;;
+  *) sed -n 's/^# \?//; 2,13p' "$0" >&2; exit 2 ;;
 esac

@@ -56,7 +56,7 @@ pub enum Seen {
 
 /// A listening Panel. Dropping it ends its threads and its connections.
 pub struct FakePanel {
-    address: SocketAddr,
+    address: SocketAddrV4,
     shared: Arc<Shared>,
     listening: Mutex<Option<Listening>>,
     /// Bound and never listening: keeps the port ours while the Panel is away, when connections are refused.
@@ -68,7 +68,7 @@ struct Shared {
     waiting: Watched<VecDeque<Connection>>,
     attempts: Watched<u32>,
     /// What hangs is kept here, so that it is not closed.
-    hanging: Mutex<Vec<TcpStream>>,
+    hanging: Watched<Vec<TcpStream>>,
 }
 
 struct Listening {
@@ -77,16 +77,21 @@ struct Listening {
 }
 
 impl FakePanel {
+    /// On loopback, at a port of its own.
     pub fn start() -> Self {
-        let reservation = bound(0);
-        let address =
-            SocketAddr::try_from(rustix::net::getsockname(&reservation).expect("a bound socket has a name"))
-                .expect("it was bound to an IPv4 address");
+        Self::start_at(Ipv4Addr::LOCALHOST)
+    }
+
+    /// On another address of this machine.
+    pub fn start_at(address: Ipv4Addr) -> Self {
+        let reservation = bound(SocketAddrV4::new(address, 0));
+        let name = rustix::net::getsockname(&reservation).expect("a bound socket has a name");
+        let address = SocketAddrV4::try_from(name).expect("it was bound to an IPv4 address");
         let shared = Arc::new(Shared {
             behaviour: Mutex::default(),
             waiting: Watched::new(VecDeque::new()),
             attempts: Watched::new(0),
-            hanging: Mutex::default(),
+            hanging: Watched::new(Vec::new()),
         });
         let panel = FakePanel { address, shared, listening: Mutex::default(), _reservation: reservation };
         panel.come_back();
@@ -99,7 +104,7 @@ impl FakePanel {
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.address.into()
     }
 
     /// What is done with connections from now on; those that stand are not touched.
@@ -121,6 +126,13 @@ impl FakePanel {
         self.shared.attempts.wait(within, |attempts| (*attempts >= count).then_some(())).is_some()
     }
 
+    /// The last connection that hangs, to go on with by hand.
+    pub fn take_hanging(&self) -> TcpStream {
+        // An attempt is counted before it is treated.
+        let hanging = self.shared.hanging.wait(SOON, Vec::pop);
+        hanging.expect("a connection hangs")
+    }
+
     /// Stops listening: connections are refused from now on. Connections that stand are not touched.
     pub fn go_away(&self) {
         if let Some(Listening { listener, thread }) = self.listening.lock().unwrap().take() {
@@ -136,7 +148,7 @@ impl FakePanel {
         if listening.is_some() {
             return;
         }
-        let socket = bound(self.address.port());
+        let socket = bound(self.address);
         listen(&socket, 128).expect("nobody else listens on this port");
         let listener = TcpListener::from(socket);
         let (accepting, shared) = (listener.try_clone().unwrap(), Arc::clone(&self.shared));
@@ -156,11 +168,11 @@ impl Drop for FakePanel {
     }
 }
 
-/// A socket on loopback that leaves its port to others of the same kind, until one listens.
-fn bound(port: u16) -> OwnedFd {
+/// A socket that leaves its port to others of the same kind, until one listens.
+fn bound(address: SocketAddrV4) -> OwnedFd {
     let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket can be made");
     sockopt::set_socket_reuseaddr(&socket, true).expect("an option of every socket");
-    bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)).expect("the port is free or ours");
+    bind(&socket, &address).expect("the port is free or ours");
     socket
 }
 
@@ -169,7 +181,7 @@ fn receive(shared: &Arc<Shared>, mut stream: TcpStream) {
     let behaviour = shared.behaviour.lock().unwrap_or_else(PoisonError::into_inner).clone();
     match behaviour {
         Behaviour::HangUp => {}
-        Behaviour::Hang => shared.hanging.lock().unwrap().push(stream),
+        Behaviour::Hang => shared.hanging.update(|hanging| hanging.push(stream)),
         Behaviour::Garbage(bytes) => {
             let _ = stream.read(&mut [0; 4096]);
             let _ = stream.write_all(&bytes);

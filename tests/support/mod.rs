@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 mod agent_process;
 mod engine;
 mod fake_panel;
+mod network;
 
 pub use agent_process::AgentProcess;
 pub use engine::{Engine, PrivateEngine, engine};
 pub use fake_panel::{Behaviour, Connection, FakePanel, Seen};
+pub use network::Network;
 
 /// How long a test waits for what should happen at once: generous, since two cores may run several tests.
 pub const SOON: Duration = Duration::from_secs(15);
