@@ -2,7 +2,9 @@
 
 mod support;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use longshore::docker::*;
 use support::{DEMO_IMAGE, SOON, engine, unique_name};
@@ -37,6 +39,49 @@ fn create(client: &Client, mut config: ContainerConfig) -> Made {
     let name = unique_name();
     config.labels.insert("longshore.test".into(), name.clone());
     Made { id: client.create(&name, &config).unwrap().id, name }
+}
+
+/// The log, followed, ends when the container does.
+fn wait_for_end(client: &Client, made: &Made) -> State {
+    let follow = LogQuery { follow: true, tail: Some(0), ..LogQuery::default() };
+    let closer = Closer::new();
+    let tty = client.inspect(&made.id).unwrap().config.tty;
+    let mut log = client.logs(&made.id, tty, &follow, &closer).unwrap();
+    within(SOON, closer, move || while log.read(|_| {}).unwrap() {});
+    // The log may end an instant before the state says so.
+    let deadline = Instant::now() + SOON;
+    loop {
+        let state = client.inspect(&made.id).unwrap().state;
+        if !state.running {
+            return state;
+        }
+        assert!(Instant::now() < deadline, "{} still runs", made.name);
+    }
+}
+
+/// Runs what blocks on a thread of its own and fails when it takes too long.
+fn within<T: Send + 'static>(
+    limit: Duration,
+    closer: Closer,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let (done_tx, done) = mpsc::channel();
+    let thread = thread::spawn(move || done_tx.send(work()).unwrap());
+    let result = done.recv_timeout(limit);
+    closer.close();
+    match result {
+        Ok(result) => result,
+        Err(error) => panic!("{error}: {:?}", thread.join()),
+    }
+}
+
+/// Reads a log to its end, or until enough lines have come.
+fn read_lines(mut log: LogStream, enough: usize) -> Vec<(u64, Output, String)> {
+    let mut lines = Vec::new();
+    while lines.len() < enough
+        && log.read(|line| lines.push((line.time_ns, line.output, line.text.into_owned()))).unwrap()
+    {}
+    lines
 }
 
 fn now_ns() -> u64 {
@@ -115,12 +160,7 @@ fn a_container_lives_from_create_to_remove() {
 
     assert!(client.remove(&made.id, false).unwrap_err().is_conflict(), "removal of what runs");
     client.kill(&made.id, "SIGKILL").unwrap();
-    let state = loop {
-        let state = client.inspect(&made.id).unwrap().state;
-        if !state.running {
-            break state;
-        }
-    };
+    let state = wait_for_end(&client, &made);
     assert_eq!((state.status, state.exit_code, state.pid), (Status::Exited, 137, 0));
     assert!(state.finished_ns >= state.started_ns);
     client.remove(&made.id, false).unwrap();
@@ -184,4 +224,168 @@ fn an_engine_that_is_not_there_is_unavailable() {
     let client = Client::new(endpoint, None).unwrap();
     assert!(matches!(client.inspect("a"), Err(Error::Unavailable(_))));
     assert!(matches!(client.ping_fresh(Duration::from_secs(1)), Err(Error::Unavailable(_))));
+}
+
+#[test]
+fn events_tell_a_containers_life_and_resume_without_repetition() {
+    let client = client();
+    let name = unique_name();
+    let label = format!("longshore.test={name}");
+    let labels = [&*label];
+    let closer = Closer::new();
+    let query = EventQuery { labels: &labels, ..EventQuery::default() };
+    let mut events = client.events(&query, &closer).unwrap();
+    let mut wanted = config(&[]);
+    wanted.labels.insert("longshore.test".into(), name.clone());
+    let made = Made { id: client.create(&name, &wanted).unwrap().id, name: name.clone() };
+    client.start(&made.id).unwrap();
+    client.kill(&made.id, "SIGKILL").unwrap();
+    let (cursor, seen, closed) = within(SOON, closer.clone(), move || {
+        let mut cursor = EventCursor::default();
+        let mut seen = Vec::new();
+        while seen.last().is_none_or(|event: &ContainerEvent| event.action != Action::Die) {
+            let event = events.next().unwrap();
+            assert!(cursor.is_new(&event), "{event:?}");
+            seen.push(event);
+        }
+        (cursor, seen, events)
+    });
+    let actions: Vec<Action> = seen.iter().map(|event| event.action).collect();
+    // The kill may be told after the death that it caused.
+    assert_eq!(actions[..2], [Action::Create, Action::Start]);
+    assert_eq!(seen.last().unwrap().exit_code, Some(137));
+    assert!(seen.iter().all(|event| event.id == made.id && event.name() == name), "{seen:?}");
+    assert_eq!(seen[0].attributes["longshore.test"], name);
+    if let Some(kill) = seen.iter().find(|event| event.action == Action::Kill) {
+        assert_eq!(kill.signal, Some(9));
+    }
+    drop(closed);
+
+    client.remove(&made.id, true).unwrap();
+    let closer = Closer::new();
+    let query = EventQuery {
+        since_ns: cursor.since_ns(),
+        labels: &labels,
+        actions: &["create", "start", "die", "destroy"],
+    };
+    let mut events = client.events(&query, &closer).unwrap();
+    let mut cursor = cursor;
+    within(SOON, closer, move || {
+        let mut repeated = 0;
+        loop {
+            let event = events.next().unwrap();
+            if cursor.is_new(&event) {
+                assert_eq!(event.action, Action::Destroy);
+                break;
+            }
+            repeated += 1;
+        }
+        assert!(repeated > 0, "the overlap brings at least the newest event again");
+    });
+}
+
+#[test]
+fn a_closer_wakes_a_blocked_stream_at_once_and_is_final() {
+    let client = client();
+    let closer = Closer::new();
+    let none = ["longshore.test=none"];
+    let query = EventQuery { labels: &none, ..EventQuery::default() };
+    let mut events = client.events(&query, &closer).unwrap();
+    let (blocked_tx, blocked) = mpsc::channel();
+    let reader = thread::spawn(move || {
+        blocked_tx.send(()).unwrap();
+        (events.next(), Instant::now())
+    });
+    blocked.recv().unwrap();
+    let closed = Instant::now();
+    closer.close();
+    let (result, woke) = reader.join().unwrap();
+    assert_eq!(result, Err(Error::Cancelled));
+    assert!(woke - closed < Duration::from_secs(1), "{:?}", woke - closed);
+    assert_eq!(client.events(&query, &closer).err(), Some(Error::Cancelled));
+}
+
+#[test]
+fn a_log_is_followed_to_the_end_and_resumed_at_its_last_line() {
+    let client = client();
+    let made = create(&client, config(&["line 40000"]));
+    client.start(&made.id).unwrap();
+    let closer = Closer::new();
+    let input = Closer::new();
+    let follow = LogQuery { follow: true, ..LogQuery::default() };
+    let log = client.logs(&made.id, false, &follow, &closer).unwrap();
+    let mut stdin = client.attach_stdin(&made.id, &input).unwrap();
+    assert!(stdin.is_open() && stdin.leftover().is_empty());
+    stdin.write(b"stderr oh\nsay hi\nstop\n", SOON).unwrap();
+    let lines = within(SOON, closer, move || read_lines(log, usize::MAX));
+    let long: usize = lines.iter().map(|line| line.2.len()).filter(|length| *length > 5000).sum();
+    assert_eq!(long, 40_000, "the long line is whole, in its two pieces");
+    assert!(lines.iter().any(|line| line.1 == Output::Stderr && line.2 == "oh"), "{lines:?}");
+    assert!(lines.iter().all(|line| !line.2.contains('\n') && now_ns().abs_diff(line.0) < 60_000_000_000));
+    wait_for_end(&client, &made);
+    // The Engine notices that nobody is left to read only when there is something to pass on.
+    let begun = Instant::now();
+    while stdin.write(b"too late\n", SOON).is_ok() {
+        assert!(begun.elapsed() < SOON, "an attach ends with its container");
+        thread::yield_now();
+    }
+    assert!(!stdin.is_open());
+
+    // Resumed at the last line's time, that line comes again, and none before it.
+    let last = lines.last().unwrap();
+    let resume = LogQuery { since_ns: Some(last.0), ..LogQuery::default() };
+    let again = read_lines(client.logs(&made.id, false, &resume, &Closer::new()).unwrap(), usize::MAX);
+    assert_eq!(again.last(), Some(last));
+    assert!(again.iter().all(|line| line.0 >= last.0), "{again:?}");
+    let tail = LogQuery { tail: Some(1), ..LogQuery::default() };
+    let tail = read_lines(client.logs(&made.id, false, &tail, &Closer::new()).unwrap(), usize::MAX);
+    assert_eq!(tail, std::slice::from_ref(last));
+}
+
+#[test]
+fn a_ttys_log_reads_the_same() {
+    let client = client();
+    let made = create(&client, ContainerConfig { tty: true, ..config(&["line 40000"]) });
+    client.start(&made.id).unwrap();
+    let mut stdin = client.attach_stdin(&made.id, &Closer::new()).unwrap();
+    // A terminal's end of line and what detaches by default: both are input.
+    stdin.write(b"say hi\x10\x11\rstop\r", SOON).unwrap();
+    wait_for_end(&client, &made);
+    assert!(client.inspect(&made.id).unwrap().config.tty);
+    let log = client.logs(&made.id, true, &LogQuery::default(), &Closer::new()).unwrap();
+    let lines = read_lines(log, usize::MAX);
+    let long: Vec<usize> = lines.iter().map(|line| line.2.len()).filter(|length| *length > 5000).collect();
+    assert_eq!(long.iter().sum::<usize>(), 40_000, "{long:?}");
+    assert!(lines.iter().all(|line| !line.2.contains(['\n']) && !line.2.contains("T00:")), "{lines:?}");
+    assert!(lines.iter().any(|line| line.2.contains("hi")), "{lines:?}");
+}
+
+#[test]
+fn what_is_gone_has_no_streams() {
+    let client = client();
+    let gone = "f".repeat(64);
+    assert!(client.logs(&gone, false, &LogQuery::default(), &Closer::new()).err().unwrap().is_not_found());
+    assert!(client.attach_stdin(&gone, &Closer::new()).err().unwrap().is_not_found());
+}
+
+#[test]
+fn input_that_nobody_reads_is_bounded_in_time() {
+    let client = client();
+    let made = create(&client, config(&[]));
+    client.start(&made.id).unwrap();
+    let closer = Closer::new();
+    let mut stdin = client.attach_stdin(&made.id, &closer).unwrap();
+    stdin.write(b"noread\n", SOON).unwrap();
+    let begun = Instant::now();
+    let full = loop {
+        if let Err(error) = stdin.write(&[b'x'; 64 << 10], Duration::from_millis(300)) {
+            break error;
+        }
+        assert!(begun.elapsed() < SOON, "the buffers between have some end");
+    };
+    assert!(matches!(full, Error::Timeout(_)), "{full}");
+    // The rest of a line must not follow on its beginning.
+    assert!(matches!(stdin.write(b"\n", SOON), Err(Error::Unavailable(_))));
+    closer.close();
+    assert_eq!(stdin.write(b"\n", SOON), Err(Error::Cancelled));
 }

@@ -85,6 +85,10 @@ impl Call {
         self
     }
 
+    pub fn into_path(self) -> String {
+        self.path
+    }
+
     fn unversioned(mut self) -> Call {
         self.versioned = false;
         self
@@ -235,7 +239,6 @@ impl Http {
     }
 
     /// A bare connection, for what is not HTTP after its head, and the path that goes into that head.
-    #[allow(dead_code)]
     pub fn dial(&self, path: &str, closer: &Closer) -> Result<(Stream, String), Error> {
         let version = self.agreed_version(Instant::now() + PING_LIMIT).map_err(|failure| failure.error)?;
         let stream = self
@@ -245,7 +248,6 @@ impl Http {
         Ok((stream, format!("/v{version}{path}")))
     }
 
-    #[allow(dead_code)]
     pub fn authority(&self) -> &str {
         &self.authority
     }

@@ -27,7 +27,6 @@ impl<R: Read> JsonLines<R> {
     }
 
     /// How many lines were over the cap and thrown away.
-    #[allow(dead_code)]
     pub fn skipped(&self) -> u64 {
         self.skipped
     }

@@ -10,6 +10,9 @@
 //! | [`client`] | the calls on containers and the Engine |
 //! | [`image`], [`mod@reference`], [`auth`] | pull, inspect, remove; what an image is called; who may fetch it |
 //! | [`container`], [`inspect`] | what is sent to make a container; what the Engine says of it |
+//! | [`events`] | what happens to containers, as it happens |
+//! | [`logs`], [`lines`], [`frames`] | a container's output: the stream, its lines, the frames they come in |
+//! | [`attach`] | a container's input |
 //! | `call`, `transport`, `stream`, `tls` | one request, its version, bound and repetition; HTTP; sockets |
 
 mod call;
@@ -20,15 +23,21 @@ mod time;
 mod tls;
 mod transport;
 
+pub mod attach;
 pub mod auth;
 pub mod client;
 pub mod container;
 pub mod endpoint;
 pub mod error;
+pub mod events;
+pub mod frames;
 pub mod image;
 pub mod inspect;
+pub mod lines;
+pub mod logs;
 pub mod reference;
 
+pub use attach::Stdin;
 pub use auth::{AuthError, RegistryAuth, Secret};
 pub use call::Ping;
 pub use client::Client;
@@ -39,7 +48,11 @@ pub use container::{
 };
 pub use endpoint::{ApiVersion, Endpoint, EndpointError};
 pub use error::Error;
+pub use events::{Action, ContainerEvent, EventCursor, EventQuery, EventStream};
+pub use frames::Output;
 pub use image::PullProgress;
 pub use inspect::{Container, Image, Info, State, Status, Summary, Version};
+pub use lines::Line;
+pub use logs::{LogQuery, LogStream};
 pub use reference::{ImageVersion, Reference, ReferenceError};
 pub use time::{parse_rfc3339, unix_seconds};

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv, socket_with, sockopt,
 };
@@ -64,9 +65,17 @@ impl Stream {
     /// Whether the connection can carry another request: the peer has neither closed it nor said anything that
     /// nobody asked for. One system call, and it never blocks.
     pub fn is_quiet(&self) -> bool {
+        matches!(self.peek(), Err(Errno::AGAIN))
+    }
+
+    /// Whether the peer has closed the connection; never blocks. Under TLS its farewell hides that until it is read.
+    pub fn has_ended(&self) -> bool {
+        !matches!(self.peek(), Ok(1..) | Err(Errno::AGAIN))
+    }
+
+    fn peek(&self) -> Result<usize, Errno> {
         let mut byte = [0u8; 1];
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        matches!(recv(&*self.socket.handle, &mut byte, flags), Err(rustix::io::Errno::AGAIN))
+        recv(&*self.socket.handle, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT).map(|(count, _)| count)
     }
 }
 
@@ -299,7 +308,7 @@ pub(super) fn connect_unix(path: &Path, limit: Duration) -> io::Result<UnixStrea
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(limit.max(Duration::from_millis(1))))?;
     match connect(&socket, &SocketAddrUnix::new(path)?) {
         Ok(()) => {}
-        Err(rustix::io::Errno::AGAIN) => return Err(io::ErrorKind::TimedOut.into()),
+        Err(Errno::AGAIN) => return Err(io::ErrorKind::TimedOut.into()),
         Err(error) => return Err(error.into()),
     }
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, None)?;
