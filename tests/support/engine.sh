@@ -84,8 +84,7 @@ signal() {
 
 # Waits up to $1 seconds for process $2 to end. A zombie has ended: whoever inherited it may reap it late.
 gone() {
-  local turn
-  for turn in $(seq $(($1 * 50))); do
+  for _ in $(seq $(($1 * 50))); do
     grep -qs '^State:[[:space:]]*[^ZX]' "/proc/$2/status" || return 0
     sleep 0.02
   done
@@ -124,7 +123,7 @@ network() {
 }
 
 start() {
-  local flags id=${run##*-} pid turn
+  local flags id=${run##*-} pid
   as_root
   mkdir -p "$dir/data" "$run"
   chmod 755 "$run"
@@ -143,7 +142,7 @@ start() {
     --containerd-namespace "longshore-$id" --containerd-plugins-namespace "longshore-$id-plugins" \
     $flags </dev/null >"$dir/dockerd.log" 2>&1 9>&- &
   pid=$!
-  for turn in $(seq 600); do
+  for _ in $(seq 600); do
     answers "unix://$socket" && return
     [ -d /proc/$pid ] || break
     sleep 0.1

@@ -23,7 +23,7 @@ exec 9>$root/.lock
 flock 9
 if [ ! $root/demo-server -nt $source ] || [ ! $root/demo-server -nt Cargo.lock ]; then
   # Called from a test, cargo's own variables would make build scripts run again and everything be built twice.
-  unset ${!CARGO_PKG_@} ${!CARGO_BIN_@} CARGO_MANIFEST_DIR CARGO_MANIFEST_PATH CARGO_CRATE_NAME
+  unset "${!CARGO_PKG_@}" "${!CARGO_BIN_@}" CARGO_MANIFEST_DIR CARGO_MANIFEST_PATH CARGO_CRATE_NAME
   # crt-static for this one crate: no second target to install, and the dependencies that are built anyway serve it.
   cargo rustc --locked --quiet --example demo-server -- -C target-feature=+crt-static -C opt-level=s -C strip=symbols \
     9>&- || fail "the demo server does not build (a static C library is needed: Debian's libc6-dev has it)"

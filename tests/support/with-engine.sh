@@ -6,7 +6,7 @@
 set -uo pipefail
 # COMMAND gets a process group of its own, so that one signal reaches cargo, the tests and their Agents.
 set -m
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit
 
 command -v cargo >/dev/null || { echo "cargo is missing: please install Rust (https://rustup.rs)" >&2; exit 1; }
 mkdir -p target/engine
