@@ -114,11 +114,13 @@ fn take(room: &mut usize, bytes: usize) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The text before the next `{{…}}`, what is inside, and the text after it.
+/// The text before the next `{{…}}`, what is inside, and the text after it. Of several openings the last one counts, so
+/// that braces of another language may stand before a placeholder.
 fn placeholder(text: &str) -> Option<(&str, &str, &str)> {
-    let (before, rest) = text.split_once("{{")?;
-    let (inside, after) = rest.split_once("}}")?;
-    Some((before, inside, after))
+    let first = text.find("{{")?;
+    let end = first + text[first..].find("}}")?;
+    let start = text[..end].rfind("{{")?;
+    Some((&text[..start], &text[start + 2..end], &text[end + 2..]))
 }
 
 /// What would let a value leave its place in a shell line.
@@ -160,6 +162,7 @@ mod tests {
         );
         assert_eq!(shell("{{NEST}}"), "{{JAR}}", "what a value brings along stays as it is");
         assert_eq!(shell("${X:-{{JAR}}} {{ open"), "${X:-a b.jar} {{ open");
+        assert_eq!(shell("{{{JAR}}:{{{JAR}}}} {{ }"), "{a b.jar:{a b.jar}} {{ }");
         assert_eq!(cmd(json!(["java", "-jar", "{{JAR}}"])), ["java", "-jar", "a b.jar"]);
     }
 
