@@ -7,6 +7,7 @@ mod canonical;
 mod limits;
 mod parse;
 mod patch;
+mod place;
 mod ports;
 mod startup;
 mod stop;
