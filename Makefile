@@ -17,7 +17,7 @@ check: ## formatting, lints and documentation, each without a warning
 	cargo fmt --check
 	cargo clippy --locked --quiet --all-targets -- -D warnings
 	cargo clippy --locked --quiet --no-default-features --lib --bin longshore-agent -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet --no-deps
 
 test: ## every test, against a real Docker Engine
 	@tests/support/with-engine.sh cargo test --locked
