@@ -1,1 +1,275 @@
-//! To be described by what it holds.
+//! The Agent: one loop that owns all state, and the threads that block for it.
+//!
+//! ```text
+//! panel-read --> Event::Panel -----------.
+//! docker-events -> Event::Engine --------+--> core (one select!) --> orders --> worker-N, slow-N
+//! signals, heartbeat, dials, link ends --'      |    ^                              |
+//!                                               |    '------- Event::JobDone -------'
+//!                                               '--> voice --> outbox --> panel-write
+//! ```
+//!
+//! | thread | blocks on | ends when |
+//! |---|---|---|
+//! | main | the `select!` of [`core`] | a signal, or a thread ended unasked |
+//! | `signals` | signal-hook | its handle is closed |
+//! | `panel-dial` | one dial, 30 s in all | the result is sent |
+//! | `panel-read`, `panel-write` | the socket, the outbox | see [`crate::link`] |
+//! | `heartbeat` | its timer | its handle is dropped |
+//! | `worker-N`, `slow-N` | their queue, the Engine | the queue's sender is dropped |
+//! | `docker-events` | the Engine's event stream | [`engine::Engine::stop`] |
+//! | `gate`, `http`, `http-N` | see [`crate::gate`] | its shutdown |
+//!
+//! What is absent: no async runtime, no lock around the state, no polling, no restart policy of Docker's.
+
+pub mod cli;
+pub mod config;
+pub mod settings;
+
+pub mod event;
+
+pub mod core;
+
+pub mod ledger;
+
+pub mod voice;
+
+pub mod panel_link;
+
+pub mod epoch;
+
+pub mod engine;
+
+pub mod workers;
+
+pub mod heartbeat;
+
+pub mod system;
+
+pub mod health;
+
+pub mod signals;
+
+pub mod crew;
+pub mod logging;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::bounded;
+
+use self::config::Config;
+use self::core::{Core, Server};
+use crate::docker::{Client, Endpoint};
+use crate::gate::{self, Gate};
+use crate::link::{Dialer, Outbox, outbox};
+use crate::protocol::Decoder;
+use crate::protocol::spec::Rules;
+use crate::server::{Lifecycle, Machine, Records};
+
+/// How long the threads have to end after the last word was written.
+const JOIN: Duration = Duration::from_secs(3);
+/// A Panel that takes nothing for this long is dropped. Longer than the silence that ends a dead link, so that it only
+/// concerns one that still talks.
+const STALL: Duration = Duration::from_secs(60);
+/// Events from the Agent's own threads that may wait for the loop. They are small, and their senders block.
+const EVENTS: usize = 256;
+
+/// Why the Agent ended other than by a signal. Exit code 1.
+#[derive(Debug)]
+pub struct Failed(String);
+
+impl Failed {
+    fn new(what: &str, cause: impl fmt::Display) -> Failed {
+        Failed(format!("{what}: {cause}"))
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Failed {}
+
+/// Runs the Agent until a signal ends it.
+///
+/// # Errors
+/// What could not be set up, or which thread ended unasked or did not end when asked.
+pub fn run(config: Config) -> Result<(), Failed> {
+    keep_secrets_out_of_core_dumps();
+    let _lock = make_data_dir(&config.data_dir)?;
+    let records =
+        Records::open(config.data_dir.join("state")).map_err(|e| Failed::new("DATA_DIR/state", e))?;
+    let client = client(&config)?;
+    let boot_id = boot_id().map_err(|e| Failed::new("random numbers", e))?;
+    let listener = TcpListener::bind(config.health_addr)
+        .map_err(|e| Failed::new(&format!("HEALTH_ADDR {}", config.health_addr), e))?;
+
+    let (events_tx, events_rx) = bounded(EVENTS);
+    // One message in the reader's hand, one here, one in the loop's: the rest of a flood waits in the kernel.
+    let (panel_tx, panel_rx) = bounded(1);
+    let mut crew = crew::Crew::new(events_tx.clone());
+
+    let board = Arc::new(health::Board::new(config.node_id.as_str()));
+    let gate = {
+        let (board, secret) = (board.clone(), config.secret.clone());
+        let answer = move |request: gate::Request| board.answer(&request, &|| secret.read().ok());
+        Gate::start(listener, gate::Config::default(), answer)
+            .map_err(|e| Failed::new("health listener", e))?
+    };
+    log::info!(
+        "longshore-agent {} as node {}, health at http://{}/health",
+        env!("CARGO_PKG_VERSION"),
+        config.node_id,
+        gate.address()
+    );
+
+    let outbox = Arc::new(Outbox::new(outbox::NoSource, outbox::Bounds::default()));
+    let dialer = dialer(&config)?;
+    let lifecycle = Arc::new(Lifecycle {
+        client: client.clone(),
+        node: config.node_id.clone(),
+        servers_dir: config.data_dir.join("servers"),
+        server_user: config.server_user,
+        registry_auth_file: config.registry_auth_file.clone(),
+        records: records.clone(),
+    });
+    let spawn = |e| Failed::new("starting a thread", e);
+    let signals = signals::start(events_tx.clone(), &mut crew).map_err(spawn)?;
+    let workers = workers::Workers::start(config.workers, lifecycle, &events_tx, &mut crew).map_err(spawn)?;
+    let mut sampler = system::Sampler::new(&config.data_dir);
+    let sample = sampler.sample();
+    let heartbeat = heartbeat::Heartbeat::start(sampler, events_tx.clone(), &mut crew).map_err(spawn)?;
+    let engine =
+        engine::Engine::start(client, config.node_id.clone(), events_tx.clone(), &mut crew).map_err(spawn)?;
+
+    let mut core = Core {
+        node: config.node_id.clone(),
+        events_rx,
+        panel_rx,
+        gate_ended_rx: gate.ended(),
+        link: panel_link::PanelLink::new(
+            dialer,
+            config.secret.clone(),
+            Decoder::new(config.node_id.clone(), Rules::default()),
+            outbox.clone(),
+            panel_tx,
+            events_tx.clone(),
+            Instant::now(),
+        ),
+        voice: voice::Voice::new(config.node_id.clone(), boot_id, config.unasked, outbox),
+        workers,
+        engine,
+        heartbeat,
+        board,
+        epoch: epoch::Epoch::open(config.data_dir.join("epoch"))
+            .map_err(|e| Failed::new("DATA_DIR/epoch", e))?,
+        host: system::Host::measure(),
+        sample,
+        servers: restore(&records)?,
+        timers: BTreeSet::new(),
+        waiting: HashMap::new(),
+        next_ticket: 0,
+        ledger: ledger::Ledger::default(),
+        jobs_in_flight: 0,
+        draining: false,
+    };
+    let ended = core.run();
+
+    let deadline = Instant::now() + JOIN;
+    let Core { link, mut engine, workers, heartbeat, events_rx, panel_rx, .. } = core;
+    signals.close();
+    engine.stop();
+    // Whoever blocks on the loop is woken by its going.
+    drop((workers, heartbeat, events_rx, panel_rx));
+    let mut late = link.finish(deadline);
+    late.extend(gate.shutdown(deadline).err().map(|unfinished| unfinished.0).unwrap_or_default());
+    late.extend(crew.join(deadline));
+    ended.map_err(|name| Failed::new("thread ended unasked", name))?;
+    if late.is_empty() {
+        log::info!("stopped");
+        return Ok(());
+    }
+    Err(Failed::new("threads did not end in time", late.join(", ")))
+}
+
+/// Nothing of the process is ever written to a core file, and no other process of the same user may trace it.
+fn keep_secrets_out_of_core_dumps() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if setrlimit(Resource::Core, none).is_err()
+        || set_dumpable_behavior(DumpableBehavior::NotDumpable).is_err()
+    {
+        log::warn!("core dumps could not be switched off");
+    }
+}
+
+/// Makes the data directory and takes its lock: two Agents on one would undo each other's work.
+fn make_data_dir(dir: &Path) -> Result<fs::File, Failed> {
+    let bad = |e: std::io::Error| Failed::new(&format!("DATA_DIR {}", dir.display()), e);
+    // Servers' directories are entered by their own users, so the way to them is open and listing it is not.
+    fs::DirBuilder::new().recursive(true).mode(0o711).create(dir.join("servers")).map_err(bad)?;
+    let lock = fs::File::create(dir.join("lock")).map_err(bad)?;
+    lock.try_lock()
+        .map_err(|_| Failed::new(&format!("DATA_DIR {}", dir.display()), "another agent uses it"))?;
+    Ok(lock)
+}
+
+fn client(config: &Config) -> Result<Client, Failed> {
+    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(std::path::PathBuf::from);
+    let endpoint = config.docker.clone().unwrap_or_else(|| Endpoint::probe(runtime_dir.as_deref()));
+    log::info!("engine at {endpoint}");
+    Client::new(endpoint, config.docker_api_version).map_err(|e| Failed::new("Engine client", e))
+}
+
+fn dialer(config: &Config) -> Result<Dialer, Failed> {
+    let tls = match config.panel_url.secure() {
+        true => {
+            let roots = config.ca_file.as_deref();
+            Some(crate::link::tls::client_config(roots).map_err(|e| Failed::new("TLS", e))?)
+        }
+        false => None,
+    };
+    let node = config.node_id.as_str();
+    // Panels exist that read the id only from the query.
+    let url = config.panel_url.clone().with_query("nodeId", node);
+    let mut dialer = Dialer::new(url, tls);
+    dialer.headers = [
+        ("X-Node-Id", node.to_owned()),
+        ("X-Agent-Id", node.to_owned()),
+        ("User-Agent", format!("longshore-agent/{}", env!("CARGO_PKG_VERSION"))),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
+    dialer.proxy = config.proxy.clone();
+    dialer.limits.stall = STALL;
+    Ok(dialer)
+}
+
+/// A random name for this run of the Agent, 32 hex digits.
+fn boot_id() -> Result<String, ring::error::Unspecified> {
+    let bytes = ring::rand::generate::<[u8; 16]>(&ring::rand::SystemRandom::new())?.expose();
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The servers known from disk; what they are is not known before the Engine is asked.
+fn restore(records: &Records) -> Result<BTreeMap<crate::protocol::ServerId, Server>, Failed> {
+    let (found, damaged) = records.load().map_err(|e| Failed::new("DATA_DIR/state", e))?;
+    for line in damaged {
+        log::error!("record: {line}");
+    }
+    Ok(found
+        .into_iter()
+        .map(|record| {
+            let machine = Machine::restore(record.spec, record.desired, record.suspended);
+            (record.server_id, Server::new(machine))
+        })
+        .collect())
+}

@@ -1,1 +1,32 @@
-fn main() {}
+//! The Agent's binary: reads what it is told, logs, runs, and maps the end to an exit code.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use longshore::agent::{self, cli};
+
+fn main() -> ExitCode {
+    let request = match cli::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
+        Ok(request) => request,
+        Err(usage) => {
+            eprintln!("longshore-agent: {usage}");
+            return ExitCode::from(2);
+        }
+    };
+    let config = match request {
+        cli::Request::Print(text) => {
+            // A reader that has gone is no failure of ours.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        cli::Request::Run(config) => config,
+    };
+    longshore::agent::logging::start(config.log_level);
+    match agent::run(*config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => {
+            log::error!("{failed}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,1 +1,27 @@
-//! To be described by what it holds.
+//! A game server: what it should be, what it is, and the work that makes the two agree.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`machine`] | the pure state machine of one server |
+//! | [`supervision`] | the pure rule for crashes |
+//! | [`facts`] | what a look at Docker tells |
+//! | [`record`] | what is kept on disk |
+//! | [`blueprint`] | a spec as the container that Docker is asked for |
+//! | [`lifecycle`] | the jobs of the workers, against the Engine |
+//! | [`faults`] | an Engine error as the Panel is told |
+//!
+//! It owns no thread: the agent loop owns the machines and the workers run the jobs.
+
+pub mod blueprint;
+pub mod facts;
+pub mod faults;
+pub mod lifecycle;
+pub mod machine;
+pub mod record;
+pub mod signal;
+pub mod supervision;
+
+pub use facts::{Died, Facts};
+pub use lifecycle::Lifecycle;
+pub use machine::{Change, Desired, Done, Effect, Input, Job, JobResult, Machine, Request, Ticket};
+pub use record::{Record, Records};

@@ -1,0 +1,297 @@
+//! The Agent's configuration: every key, what it means and what is a wrong value. Read once at start by the main
+//! thread; only the secret's file is read again, at each dial.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::settings::{self, BadSetting, Key, Settings};
+use crate::docker::{ApiVersion, Endpoint};
+use crate::link::proxy::{Proxy, ProxySettings};
+use crate::link::{Secret, WsUrl};
+use crate::protocol::{NodeId, id::ID_RULE};
+
+const fn key(name: &'static str, default: Option<&'static str>, help: &'static str) -> Key {
+    Key { name, default, help, secret: false }
+}
+
+/// Every key, in the order in which they are told to a person.
+pub const KEYS: &[Key] = &[
+    key("PANEL_URL", None, "the Panel's address, ws://host:port/path or wss://…; required"),
+    key("NODE_ID", None, "this node's id; the host name when not set"),
+    Key {
+        name: "AGENT_SECRET",
+        default: None,
+        help: "the node's secret; this or AGENT_SECRET_FILE is required",
+        secret: true,
+    },
+    key("AGENT_SECRET_FILE", None, "a file with the node's secret, read again at each dial"),
+    key("HEALTH_ADDR", None, "where /health listens; 127.0.0.1:8081 when not set"),
+    key("HEALTH_PORT", None, "the same as HEALTH_ADDR=127.0.0.1:PORT"),
+    key("DATA_DIR", Some("/var/lib/longshore"), "servers' files and the Agent's own state"),
+    key("DOCKER_HOST", None, "unix:///path or tcp://host:port; looked for in the usual places when not set"),
+    key("DOCKER_API_VERSION", None, "use this Engine API version instead of negotiating one"),
+    key("DOCKER_CERT_PATH", None, "directory with ca.pem, cert.pem and key.pem for a tcp:// Engine"),
+    key("DOCKER_TLS_VERIFY", None, "1 to use TLS for a tcp:// Engine"),
+    key("REGISTRY_AUTH_FILE", None, "Docker's config.json with registry logins for pulls"),
+    key(
+        "SERVER_USER",
+        None,
+        "uid:gid that servers run as; the Agent's own when it is not root, else 1000:1000",
+    ),
+    key("PROTOCOL", Some("auto"), "dialect of unasked messages: auto, unified or legacy"),
+    key("WORKERS", Some("4"), "threads for short jobs, 1 to 64"),
+    key("CA_FILE", None, "PEM file of the only authorities to trust for wss://; the system's when not set"),
+    key("HTTPS_PROXY", None, "proxy for wss://, http://[user:password@]host:port"),
+    key("HTTP_PROXY", None, "proxy for ws://"),
+    key("NO_PROXY", None, "hosts to reach without a proxy"),
+    key("ALLOW_INSECURE", None, "1 to allow ws:// and HEALTH_ADDR beyond loopback"),
+    key("LOG_LEVEL", Some("info"), "error, warn, info, debug or trace"),
+];
+
+/// Which dialect unasked messages use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unasked {
+    Auto,
+    Unified,
+    Legacy,
+}
+
+/// Where the node's secret is.
+#[derive(Clone, Debug)]
+pub enum SecretSource {
+    Value(Secret),
+    File(PathBuf),
+}
+
+/// The checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub panel_url: WsUrl,
+    pub node_id: NodeId,
+    pub secret: SecretSource,
+    pub health_addr: SocketAddr,
+    pub data_dir: PathBuf,
+    pub docker: Option<Endpoint>,
+    pub docker_api_version: Option<ApiVersion>,
+    pub registry_auth_file: Option<PathBuf>,
+    /// `uid:gid`
+    pub server_user: (u32, u32),
+    pub unasked: Unasked,
+    pub workers: usize,
+    pub ca_file: Option<PathBuf>,
+    pub proxy: Option<Proxy>,
+    pub log_level: log::LevelFilter,
+}
+
+impl Config {
+    /// Checks everything; the first fault is told.
+    pub fn from_settings(settings: &Settings) -> Result<Config, BadSetting> {
+        let insecure = flag(settings, "ALLOW_INSECURE")?;
+        let panel_url = panel_url(settings, insecure)?;
+        let proxy = proxy(settings, &panel_url)?;
+        Ok(Config {
+            proxy,
+            panel_url,
+            node_id: node_id(settings)?,
+            secret: secret(settings)?,
+            health_addr: health_addr(settings, insecure)?,
+            data_dir: absolute(settings, "DATA_DIR")?.unwrap_or_else(|| "/var/lib/longshore".into()),
+            docker: docker(settings)?,
+            docker_api_version: docker_api_version(settings)?,
+            registry_auth_file: absolute(settings, "REGISTRY_AUTH_FILE")?,
+            server_user: server_user(settings)?,
+            unasked: one_of(
+                settings,
+                "PROTOCOL",
+                &[("auto", Unasked::Auto), ("unified", Unasked::Unified), ("legacy", Unasked::Legacy)],
+            )?,
+            workers: workers(settings)?,
+            ca_file: absolute(settings, "CA_FILE")?,
+            log_level: log_level(settings)?,
+        })
+    }
+}
+
+impl SecretSource {
+    /// The secret as it is now. A file that others can read is refused, except under `/run/secrets`, where
+    /// container runtimes mount secrets with modes of their own.
+    pub fn read(&self) -> Result<Secret, BadSetting> {
+        let path = match self {
+            SecretSource::Value(secret) => return Ok(secret.clone()),
+            SecretSource::File(path) => path,
+        };
+        let bad = |expected: String| BadSetting::new("AGENT_SECRET_FILE", &path.to_string_lossy(), expected);
+        let file = std::fs::File::open(path).map_err(|e| bad(format!("cannot be opened: {e}")))?;
+        let meta = file.metadata().map_err(|e| bad(format!("cannot be looked at: {e}")))?;
+        if meta.permissions().mode() & 0o007 != 0 && !path.starts_with("/run/secrets") {
+            return Err(bad("others may read it; expected mode 0600 or 0640".into()));
+        }
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut std::io::Read::take(file, 4097), &mut text)
+            .map_err(|e| bad(format!("cannot be read: {e}")))?;
+        checked_secret(text.trim_end_matches(['\r', '\n'])).map_err(bad)
+    }
+}
+
+fn checked_secret(text: &str) -> Result<Secret, String> {
+    Secret::new(text).map_err(|e| e.to_string())
+}
+
+fn secret(settings: &Settings) -> Result<SecretSource, BadSetting> {
+    match (settings.get("AGENT_SECRET"), absolute(settings, "AGENT_SECRET_FILE")?) {
+        (Some(_), Some(_)) => {
+            Err(BadSetting::bare("AGENT_SECRET", "expected either this or AGENT_SECRET_FILE, not both"))
+        }
+        (None, None) => {
+            Err(BadSetting::bare("AGENT_SECRET_FILE", "not set; expected a file with the node's secret"))
+        }
+        (Some(text), None) => checked_secret(text)
+            .map(SecretSource::Value)
+            .map_err(|expected| BadSetting::bare("AGENT_SECRET", expected)),
+        (None, Some(path)) => {
+            let source = SecretSource::File(path);
+            source.read()?;
+            Ok(source)
+        }
+    }
+}
+
+fn panel_url(settings: &Settings, insecure: bool) -> Result<WsUrl, BadSetting> {
+    let text = settings
+        .get("PANEL_URL")
+        .ok_or_else(|| BadSetting::bare("PANEL_URL", "not set; expected ws://host:port/path or wss://…"))?;
+    let url = WsUrl::parse(text).map_err(|e| BadSetting::new("PANEL_URL", text, e))?;
+    if !url.secure() && !url.host().is_loopback() && !insecure {
+        let expected = "the secret would travel in clear; expected wss://, or ALLOW_INSECURE=1";
+        return Err(BadSetting::new("PANEL_URL", text, expected));
+    }
+    Ok(url)
+}
+
+fn proxy(settings: &Settings, url: &WsUrl) -> Result<Option<Proxy>, BadSetting> {
+    let text = |key| settings.get(key).map(str::to_owned);
+    let proxies =
+        ProxySettings { https: text("HTTPS_PROXY"), http: text("HTTP_PROXY"), no_proxy: text("NO_PROXY") };
+    let key = if url.secure() { "HTTPS_PROXY" } else { "HTTP_PROXY" };
+    // The value may hold a password, so it is not shown.
+    proxies.choose(url).map_err(|e| BadSetting::bare(key, e))
+}
+
+fn node_id(settings: &Settings) -> Result<NodeId, BadSetting> {
+    if let Some(text) = settings.get("NODE_ID") {
+        return text
+            .parse()
+            .map_err(|_| BadSetting::new("NODE_ID", text, format_args!("expected {ID_RULE}")));
+    }
+    let uname = rustix::system::uname();
+    let name = uname.nodename().to_string_lossy();
+    name.parse().map_err(|_| {
+        BadSetting::new("NODE_ID", &name, format_args!("the host name is no id; set NODE_ID to {ID_RULE}"))
+    })
+}
+
+fn health_addr(settings: &Settings, insecure: bool) -> Result<SocketAddr, BadSetting> {
+    let default = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 8081);
+    let (key, text, addr) = match (settings.get("HEALTH_ADDR"), settings.get("HEALTH_PORT")) {
+        (Some(text), _) => ("HEALTH_ADDR", text, text.parse().ok()),
+        (None, Some(text)) => {
+            let port = text.parse::<u16>().ok();
+            ("HEALTH_PORT", text, port.map(|port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)))
+        }
+        (None, None) => return Ok(default),
+    };
+    let expected =
+        if key == "HEALTH_ADDR" { "an address such as 127.0.0.1:8081" } else { "a port, 0 to 65535" };
+    let addr: SocketAddr =
+        addr.ok_or_else(|| BadSetting::new(key, text, format_args!("expected {expected}")))?;
+    let loopback = match addr.ip() {
+        IpAddr::V4(ip) => ip.is_loopback(),
+        IpAddr::V6(ip) => ip.to_canonical().is_loopback(),
+    };
+    if !loopback && !insecure {
+        return Err(BadSetting::new(key, text, "beyond loopback it needs ALLOW_INSECURE=1"));
+    }
+    Ok(addr)
+}
+
+fn docker(settings: &Settings) -> Result<Option<Endpoint>, BadSetting> {
+    let Some(text) = settings.get("DOCKER_HOST") else { return Ok(None) };
+    Endpoint::parse(text, settings.get("DOCKER_CERT_PATH"), settings.get("DOCKER_TLS_VERIFY"))
+        .map(Some)
+        .map_err(|e| BadSetting::new(e.key, settings.get(e.key).unwrap_or_default(), e.reason))
+}
+
+fn docker_api_version(settings: &Settings) -> Result<Option<ApiVersion>, BadSetting> {
+    let Some(text) = settings.get("DOCKER_API_VERSION") else { return Ok(None) };
+    text.parse()
+        .map(Some)
+        .map_err(|_| BadSetting::new("DOCKER_API_VERSION", text, "expected a version such as 1.41"))
+}
+
+fn server_user(settings: &Settings) -> Result<(u32, u32), BadSetting> {
+    let Some(text) = settings.get("SERVER_USER") else {
+        let own = (rustix::process::geteuid(), rustix::process::getegid());
+        return Ok(if own.0.is_root() { (1000, 1000) } else { (own.0.as_raw(), own.1.as_raw()) });
+    };
+    text.split_once(':')
+        .and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)))
+        .ok_or_else(|| BadSetting::new("SERVER_USER", text, "expected uid:gid in digits"))
+}
+
+fn workers(settings: &Settings) -> Result<usize, BadSetting> {
+    let text = settings.get("WORKERS").unwrap_or("4");
+    match text.parse() {
+        Ok(count @ 1..=64) => Ok(count),
+        _ => Err(BadSetting::new("WORKERS", text, "expected a number from 1 to 64")),
+    }
+}
+
+fn log_level(settings: &Settings) -> Result<log::LevelFilter, BadSetting> {
+    let text = settings.get("LOG_LEVEL").unwrap_or("info");
+    text.parse().map_err(|_| BadSetting::new("LOG_LEVEL", text, "expected error, warn, info, debug or trace"))
+}
+
+fn flag(settings: &Settings, key: &str) -> Result<bool, BadSetting> {
+    match settings.get(key) {
+        None | Some("0" | "false" | "no") => Ok(false),
+        Some("1" | "true" | "yes") => Ok(true),
+        Some(text) => Err(BadSetting::new(key, text, "expected 1 or 0")),
+    }
+}
+
+fn one_of<T: Copy>(settings: &Settings, key: &str, choices: &[(&str, T)]) -> Result<T, BadSetting> {
+    let text = settings.get(key).unwrap_or(choices[0].0);
+    choices.iter().find(|(name, _)| *name == text).map(|&(_, value)| value).ok_or_else(|| {
+        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+        BadSetting::new(key, text, format_args!("expected one of {}", names.join(", ")))
+    })
+}
+
+fn absolute(settings: &Settings, key: &str) -> Result<Option<PathBuf>, BadSetting> {
+    match settings.get(key) {
+        None => Ok(None),
+        Some(text) if Path::new(text).is_absolute() => Ok(Some(text.into())),
+        Some(text) => Err(BadSetting::new(key, text, "expected an absolute path")),
+    }
+}
+
+/// The effective configuration as `KEY=value` lines, each with where it came from, secrets redacted.
+pub fn describe(settings: &Settings) -> String {
+    let mut text = String::new();
+    for key in KEYS {
+        let Some(value) = settings.get(key.name) else {
+            let _ = writeln!(text, "# {} is not set: {}", key.name, key.help);
+            continue;
+        };
+        let source = settings.source(key.name).unwrap_or(settings::Source::Default);
+        let shown = match key.name {
+            _ if key.secret => "<redacted>",
+            name if name.ends_with("PROXY") && value.contains('@') => "<redacted, holds a password>",
+            _ => value,
+        };
+        let _ = writeln!(text, "{}={shown}  # {source}", key.name);
+    }
+    text
+}

@@ -1,0 +1,211 @@
+//! Which commands were seen and what came of them, so that a repeated one is not run twice and each receipt is
+//! answered once. Pure memory of the agent loop; bounded in number, age and bytes.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::protocol::{CommandKey, Outcome};
+
+const MAX_COMMANDS: usize = 4096;
+const MAX_BYTES: usize = 4 << 20;
+const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// Who waits for an outcome. `Link` names the connection, by its generation, that the command came on.
+#[derive(Clone, Debug)]
+pub enum Asker<H> {
+    Link { generation: u64 },
+    Http(H),
+}
+
+/// What to do with a command that came in.
+#[derive(Debug)]
+pub enum Receipt {
+    /// Run it.
+    New,
+    /// It runs already; the answer will serve this receipt too.
+    Joined,
+    /// It was answered: send the same again, with the same time.
+    Answered(Outcome, SystemTime),
+    /// Its answer already went out on this connection and counts for this receipt.
+    AlreadySent,
+}
+
+/// The memory of commands, by key. `H` is whatever answers an HTTP request.
+#[derive(Debug)]
+pub struct Ledger<H> {
+    entries: HashMap<CommandKey, Entry<H>>,
+    /// Answered ones, the oldest first.
+    order: VecDeque<(CommandKey, Instant)>,
+    bytes: usize,
+    /// Answers sent again when the current connection began, not yet asked for on it.
+    resent: HashSet<CommandKey>,
+}
+
+#[derive(Debug)]
+enum Entry<H> {
+    Running(Vec<Asker<H>>),
+    Answered { outcome: Outcome, at: SystemTime, bytes: usize },
+}
+
+impl<H> Default for Ledger<H> {
+    fn default() -> Ledger<H> {
+        Ledger { entries: HashMap::new(), order: VecDeque::new(), bytes: 0, resent: HashSet::new() }
+    }
+}
+
+impl<H> Ledger<H> {
+    /// A new connection began, on which the answers to `resent` were sent again.
+    pub fn connected(&mut self, resent: impl IntoIterator<Item = CommandKey>) {
+        self.resent = resent.into_iter().collect();
+    }
+
+    /// A command came in. For [`Receipt::New`] the caller must run it and then call [`Ledger::answered`].
+    pub fn receive(&mut self, key: &CommandKey, asker: Asker<H>, now: Instant) -> Receipt {
+        self.forget_old(now);
+        match self.entries.get_mut(key) {
+            None => {
+                self.entries.insert(key.clone(), Entry::Running(vec![asker]));
+                Receipt::New
+            }
+            Some(Entry::Running(askers)) => {
+                askers.push(asker);
+                Receipt::Joined
+            }
+            Some(Entry::Answered { outcome, at, .. }) => {
+                if matches!(asker, Asker::Link { .. }) && self.resent.remove(key) {
+                    return Receipt::AlreadySent;
+                }
+                Receipt::Answered(outcome.clone(), *at)
+            }
+        }
+    }
+
+    /// The command's outcome is known. Gives whom to answer: of those on connections that are gone, one answer
+    /// serves for all, and for the first that asked again on the connection `current`.
+    pub fn answered(
+        &mut self,
+        key: &CommandKey,
+        outcome: &Outcome,
+        at: SystemTime,
+        now: Instant,
+        current: u64,
+    ) -> Vec<Asker<H>> {
+        let bytes = size_of_outcome(outcome) + 2 * (key.id.len() + 128);
+        let entry = Entry::Answered { outcome: outcome.clone(), at, bytes };
+        let Some(Entry::Running(askers)) = self.entries.insert(key.clone(), entry) else {
+            return Vec::new();
+        };
+        self.bytes += bytes;
+        self.order.push_back((key.clone(), now));
+        self.forget_old(now);
+        let is_current = |a: &Asker<H>| matches!(a, Asker::Link { generation } if *generation == current);
+        let asked_again = askers.iter().any(is_current);
+        let mut old_served = asked_again;
+        askers
+            .into_iter()
+            .filter(|asker| match asker {
+                Asker::Http(_) => true,
+                asker if is_current(asker) => true,
+                Asker::Link { .. } => !std::mem::replace(&mut old_served, true),
+            })
+            .collect()
+    }
+
+    /// The command was refused before anything was touched for a reason that may pass (such as `BUSY`): it is not
+    /// remembered, so that the same message may be tried again.
+    pub fn forget(&mut self, key: &CommandKey) {
+        self.entries.remove(key);
+    }
+
+    fn forget_old(&mut self, now: Instant) {
+        while let Some((_, at)) = self.order.front() {
+            let old = now.saturating_duration_since(*at) > MAX_AGE;
+            if !old && self.order.len() <= MAX_COMMANDS && self.bytes <= MAX_BYTES {
+                break;
+            }
+            if let Some((key, _)) = self.order.pop_front() {
+                if let Some(Entry::Answered { bytes, .. }) = self.entries.remove(&key) {
+                    self.bytes -= bytes;
+                }
+            }
+        }
+    }
+}
+
+fn size_of_outcome(outcome: &Outcome) -> usize {
+    match outcome {
+        Ok(_) => 512,
+        Err(fault) => 64 + fault.message.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{Code, Fault};
+
+    fn key(id: &str) -> CommandKey {
+        CommandKey { id: id.into(), content: [0; 32] }
+    }
+
+    fn outcome() -> Outcome {
+        Err(Fault::new(Code::Internal, "x"))
+    }
+
+    fn link(generation: u64) -> Asker<()> {
+        Asker::Link { generation }
+    }
+
+    /// Receives on `receipts` (generations), answers while `current` is up, and counts the answers.
+    fn answers(receipts: &[u64], current: u64) -> usize {
+        let (mut ledger, now) = (Ledger::default(), Instant::now());
+        for &generation in receipts {
+            ledger.receive(&key("a"), link(generation), now);
+        }
+        ledger.answered(&key("a"), &outcome(), SystemTime::now(), now, current).len()
+    }
+
+    #[test]
+    fn each_receipt_is_answered_once_and_old_connections_share_one_answer() {
+        assert_eq!(answers(&[1], 1), 1);
+        assert_eq!(answers(&[1, 1], 1), 2);
+        assert_eq!(answers(&[1], 2), 1, "the first receipt's connection is gone");
+        assert_eq!(answers(&[1, 1], 2), 1);
+        assert_eq!(answers(&[1, 2], 2), 1, "the answer serves the first repeat");
+        assert_eq!(answers(&[1, 2, 2], 2), 2);
+    }
+
+    #[test]
+    fn an_answer_sent_again_counts_for_the_first_repeat() {
+        let (mut ledger, now) = (Ledger::default(), Instant::now());
+        ledger.receive(&key("a"), link(1), now);
+        ledger.answered(&key("a"), &outcome(), SystemTime::now(), now, 1);
+        ledger.connected([key("a")]);
+        assert!(matches!(ledger.receive(&key("a"), link(2), now), Receipt::AlreadySent));
+        assert!(matches!(ledger.receive(&key("a"), link(2), now), Receipt::Answered(..)));
+        assert!(matches!(ledger.receive(&key("a"), Asker::Http(()), now), Receipt::Answered(..)));
+    }
+
+    #[test]
+    fn other_content_is_another_command() {
+        let (mut ledger, now) = (Ledger::default(), Instant::now());
+        assert!(matches!(ledger.receive(&key("a"), link(1), now), Receipt::New));
+        let other = CommandKey { content: [1; 32], ..key("a") };
+        assert!(matches!(ledger.receive(&other, link(1), now), Receipt::New));
+        assert!(matches!(ledger.receive(&key("a"), link(1), now), Receipt::Joined));
+    }
+
+    #[test]
+    fn is_bounded_in_number_and_age() {
+        let (mut ledger, now) = (Ledger::default(), Instant::now());
+        for n in 0..MAX_COMMANDS + 10 {
+            let key = key(&n.to_string());
+            ledger.receive(&key, link(1), now);
+            ledger.answered(&key, &outcome(), SystemTime::now(), now, 1);
+        }
+        assert!(ledger.entries.len() <= MAX_COMMANDS && ledger.bytes <= MAX_BYTES);
+        assert!(matches!(ledger.receive(&key("0"), link(1), now), Receipt::New), "the oldest went first");
+        let later = now + MAX_AGE + Duration::from_secs(1);
+        assert!(matches!(ledger.receive(&key("4000"), link(1), later), Receipt::New));
+    }
+}

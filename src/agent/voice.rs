@@ -1,0 +1,207 @@
+//! What the Agent says: answers, events and heartbeats, each in the dialects that the Panel on the current
+//! connection speaks, through the outbox that keeps them until they are delivered. Owned by the agent loop.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::config::Unasked;
+use crate::link::{Drops, Entry, Outbox, Refused};
+use crate::protocol::event::KnownServer;
+use crate::protocol::outcome::{SystemInfo, SystemMetrics};
+use crate::protocol::{
+    self, Code, CommandKey, Dialect, Envelope, Event, Fault, NodeId, Outcome, legacy, unified,
+};
+
+/// The outbox of the Agent: an answer is tagged with its command, so that its repeat is recognised.
+pub type AgentOutbox = Outbox<CommandKey>;
+
+/// See the module's description.
+pub struct Voice {
+    node: NodeId,
+    boot_id: String,
+    unasked: Unasked,
+    outbox: Arc<AgentOutbox>,
+    /// Number of the last control event.
+    seq: u64,
+    heard: Heard,
+    /// Whether every state was told in the unified dialect on this connection.
+    unified_complete: bool,
+}
+
+/// The dialects that the Panel has spoken on this connection.
+#[derive(Clone, Copy, Debug, Default)]
+struct Heard {
+    unified: bool,
+    legacy: bool,
+}
+
+impl Voice {
+    pub fn new(node: NodeId, boot_id: String, unasked: Unasked, outbox: Arc<AgentOutbox>) -> Voice {
+        let heard = Heard::default();
+        Voice { node, boot_id, unasked, outbox, seq: 0, heard, unified_complete: false }
+    }
+
+    pub fn outbox(&self) -> &Arc<AgentOutbox> {
+        &self.outbox
+    }
+
+    fn speaks_legacy(&self) -> bool {
+        match self.unasked {
+            Unasked::Auto => self.heard.legacy,
+            Unasked::Legacy => true,
+            Unasked::Unified => false,
+        }
+    }
+
+    fn speaks_unified(&self) -> bool {
+        match self.unasked {
+            Unasked::Auto => self.heard.unified || !self.heard.legacy,
+            Unasked::Unified => true,
+            Unasked::Legacy => false,
+        }
+    }
+
+    /// A connection begins: `system_info`, what is undelivered, then who is here. Gives the commands whose answers
+    /// are sent again.
+    pub fn begin(
+        &mut self,
+        generation: u64,
+        info: &SystemInfo,
+        servers: Vec<KnownServer>,
+    ) -> Vec<CommandKey> {
+        self.heard = Heard::default();
+        self.unified_complete = self.speaks_unified();
+        let now = SystemTime::now();
+        let begin = self.outbox.begin(generation, vec![legacy::encode_system_info(info, now)]);
+        self.tell_drops(begin.dropped);
+        self.emit(&Event::AgentConnected {
+            version: env!("CARGO_PKG_VERSION").into(),
+            boot_id: self.boot_id.clone(),
+            capabilities: protocol::capabilities(),
+            servers: servers.clone(),
+        });
+        if self.unasked == Unasked::Legacy {
+            self.tell_states_in_legacy(&servers);
+        }
+        begin.resent
+    }
+
+    /// The Panel spoke `dialect`. When that is new on this connection, every server's state is told in it.
+    pub fn heard(&mut self, dialect: Dialect, servers: impl FnOnce() -> Vec<KnownServer>) {
+        if self.unasked != Unasked::Auto {
+            return;
+        }
+        match dialect {
+            Dialect::Unified if !self.heard.unified => {
+                self.heard.unified = true;
+                if !self.unified_complete {
+                    self.unified_complete = true;
+                    self.tell_states_in_unified(&servers());
+                }
+            }
+            Dialect::Legacy if !self.heard.legacy => {
+                self.heard.legacy = true;
+                self.unified_complete &= self.heard.unified;
+                self.tell_states_in_legacy(&servers());
+            }
+            _ => {}
+        }
+    }
+
+    fn tell_states_in_legacy(&mut self, servers: &[KnownServer]) {
+        let now = SystemTime::now();
+        for server in servers {
+            let text = legacy::encode_status(&server.server_id, server.status, now);
+            self.push(Entry::now(text));
+        }
+    }
+
+    fn tell_states_in_unified(&mut self, servers: &[KnownServer]) {
+        for server in servers {
+            self.emit(&Event::ServerStatusChanged(protocol::event::StatusChange {
+                server_id: server.server_id.clone(),
+                previous_status: server.status,
+                current_status: server.status,
+                reason: None,
+                exit_code: server.exit_code,
+                oom_killed: None,
+                pid: None,
+                command_id: None,
+            }));
+        }
+    }
+
+    /// Answers a command of the link. `at` is when its outcome was known, so that a repeated answer is the same text.
+    pub fn answer(
+        &mut self,
+        envelope: &Envelope,
+        key: Option<CommandKey>,
+        outcome: &Outcome,
+        at: SystemTime,
+    ) {
+        let Some(text) = protocol::encode_outcome(envelope, outcome, at) else { return };
+        let mut entry = Entry::kept(text);
+        entry.tag = key;
+        if let Err(Refused::TooLong { bytes }) = self.outbox.push(entry) {
+            log::error!("an answer of {bytes} bytes is over what one message may hold");
+            let fault = Fault::new(Code::TooLarge, "The answer is larger than one message may be.");
+            if let Some(text) = protocol::encode_outcome(envelope, &Err(fault), at) {
+                self.push(Entry::kept(text));
+            }
+        }
+    }
+
+    /// Answers a unified `ping`. A pong that is late is worth nothing, so it is not kept.
+    pub fn pong(&mut self, id: Option<&str>, healthy: bool, metrics: &SystemMetrics) {
+        let text = unified::encode_pong(id, healthy, metrics, SystemTime::now());
+        self.push(Entry::now(text));
+    }
+
+    /// Says a control event, with the next `seq`.
+    pub fn emit(&mut self, event: &Event) {
+        self.seq += 1;
+        let at = SystemTime::now();
+        let unified = crate::link::Text::from(unified::encode_event(event, self.seq, &self.boot_id, at));
+        let mut now = Vec::with_capacity(2);
+        if self.speaks_unified() {
+            now.push(unified.clone());
+        }
+        if self.speaks_legacy() {
+            now.extend(legacy::encode_event(event, at).map(Into::into));
+        }
+        self.push(Entry { now, kept: Some(unified), droppable: true, tag: None });
+    }
+
+    /// The heartbeat, a ping with it, and word of what had to be dropped since the last.
+    pub fn heartbeat(&mut self) {
+        self.push(Entry::now(legacy::encode_heartbeat(&self.node, SystemTime::now())));
+        self.outbox.ping();
+        let drops = self.outbox.take_dropped();
+        self.tell_drops(drops);
+    }
+
+    fn tell_drops(&mut self, drops: Drops) {
+        if drops.messages > 0 {
+            log::warn!(
+                "{} messages of {} bytes were dropped from a full outbox",
+                drops.messages,
+                drops.bytes
+            );
+            let (lines, bytes) = (drops.messages, drops.bytes);
+            self.emit(&Event::StreamGap { server_id: None, stream: "control", lines, bytes });
+        }
+    }
+
+    /// The last words: why no more will come, then Close 1001.
+    pub fn end(&mut self, flush: Duration) {
+        self.emit(&Event::AgentStopping);
+        self.outbox.close(1001, "agent stopping", flush);
+    }
+
+    fn push(&self, entry: Entry<CommandKey>) {
+        // Full is counted by the outbox and told with the next heartbeat; too long cannot be, all these are short.
+        if let Err(Refused::TooLong { bytes }) = self.outbox.push(entry) {
+            log::error!("a message of {bytes} bytes is over what one message may hold and was not sent");
+        }
+    }
+}
