@@ -93,3 +93,107 @@ impl Backoff {
         bound.mul_f64((z >> 11) as f64 / (1u64 << 53) as f64)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const FAILED: Setback = Setback::Failed { retry_after: None };
+
+    fn lost(held: u64) -> Setback {
+        Setback::Lost { held: Duration::from_secs(held) }
+    }
+
+    /// The longest of many waits of backoffs that went through the same, which is close to the bound.
+    fn bound(setbacks: &[(u64, Setback)]) -> f64 {
+        let start = Instant::now();
+        let wait = |seed| {
+            let mut backoff = Backoff::new(seed);
+            let waits = setbacks
+                .iter()
+                .map(|(at, setback)| backoff.wait_after(*setback, start + Duration::from_secs(*at)));
+            waits.last().unwrap().as_secs_f64()
+        };
+        (0..500).map(wait).fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn the_bound_follows_the_rules() {
+        let failed = |n: usize| vec![(100, FAILED); n];
+        let then = |mut list: Vec<(u64, Setback)>, last| {
+            list.push(last);
+            list
+        };
+        for (name, setbacks, expected) in [
+            ("first", failed(1), 1.0),
+            ("second", failed(2), 2.0),
+            ("sixth", failed(6), 32.0),
+            ("seventh", failed(7), 60.0),
+            ("hundredth", failed(100), 60.0),
+            ("early after a loss", then(then(failed(9), (100, lost(1))), (119, FAILED)), 4.0),
+            ("late after a loss", then(then(failed(9), (100, lost(1))), (120, FAILED)), 60.0),
+            ("a proven connection", then(failed(9), (100, lost(60))), 1.0),
+            ("an unproven connection", then(failed(2), (100, lost(59))), 4.0),
+            (
+                "a second loss soon opens no new window",
+                then(then(failed(9), (100, lost(1))), (125, lost(1))),
+                60.0,
+            ),
+            ("a later one does", then(then(failed(9), (100, lost(1))), (160, lost(1))), 4.0),
+            ("unwelcome", vec![(0, lost(60)), (1, Setback::Unwelcome)], 60.0),
+            ("after unwelcome", vec![(0, lost(60)), (1, Setback::Unwelcome), (2, FAILED)], 60.0),
+            ("unwelcome, then proven", vec![(0, Setback::Unwelcome), (99, lost(60))], 1.0),
+        ] {
+            let found = bound(&setbacks);
+            assert!((expected * 0.97..=expected).contains(&found), "{name}: {found} instead of {expected}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_waited_for_up_to_its_cap() {
+        for (asked, at_least, at_most) in
+            [(0, 0.25, 1.0), (7, 7.25, 8.0), (600, 600.0, 600.0), (90_000, 600.0, 600.0)]
+        {
+            let mut backoff = Backoff::new(7);
+            let setback = Setback::Failed { retry_after: Some(Duration::from_secs(asked)) };
+            let wait = backoff.wait_after(setback, Instant::now()).as_secs_f64();
+            assert!((at_least..=at_most).contains(&wait), "{asked}: {wait}");
+        }
+    }
+
+    fn setback() -> impl Strategy<Value = Setback> {
+        prop_oneof![
+            (0..200u64).prop_map(lost),
+            prop::option::of(0..2000u64)
+                .prop_map(|s| Setback::Failed { retry_after: s.map(Duration::from_secs) }),
+            Just(Setback::Unwelcome),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_wait_is_in_bounds(seed: u64, steps in prop::collection::vec((0..100u64, setback()), 1..60)) {
+            let mut backoff = Backoff::new(seed);
+            let mut now = Instant::now();
+            for (pause, setback) in steps {
+                now += Duration::from_secs(pause);
+                let wait = backoff.wait_after(setback, now);
+                let (least, most) = match setback {
+                    Setback::Failed { retry_after: Some(asked) } => (asked.min(RETRY_AFTER_CAP), RETRY_AFTER_CAP),
+                    Setback::Unwelcome => (CAP / 2, CAP),
+                    Setback::Lost { held } if held >= PROVEN => (FLOOR, BASE),
+                    _ => (FLOOR, CAP),
+                };
+                prop_assert!(least <= wait && wait <= most, "{setback:?}: {wait:?}");
+            }
+        }
+
+        #[test]
+        fn one_seed_one_sequence(seed: u64) {
+            let waits = |mut backoff: Backoff| (0..8).map(|_| backoff.wait_after(FAILED, Instant::now())).collect::<Vec<_>>();
+            prop_assert_eq!(waits(Backoff::new(seed)), waits(Backoff::new(seed)));
+        }
+    }
+}

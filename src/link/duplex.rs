@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use std::{error, fmt};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use tungstenite::Message;
+use tungstenite::error::{Error, ProtocolError};
 use tungstenite::protocol::{CloseFrame, Role, WebSocket};
-use tungstenite::{Message, error::Error};
 
 use super::Text;
 use super::connection::{Connection, write_half};
@@ -50,7 +51,7 @@ pub enum Cause {
     Protocol(String),
     /// The socket failed; `UnexpectedEof` when the peer closed it without a Close.
     Reset(io::ErrorKind),
-    /// The peer took nothing for the time of [`super::Limits::stall`].
+    /// The peer took or acknowledged nothing for the time of [`super::Limits::stall`].
     WriteStalled,
     /// [`Duplex::kill`] was called.
     Killed,
@@ -109,6 +110,10 @@ struct Shared {
     generation: u64,
     socket: TcpStream,
     cause: OnceLock<Cause>,
+    /// What a write failed with, while the reader still looks for a better cause.
+    write_fault: OnceLock<io::ErrorKind>,
+    /// Ends the connection in the outbox, whose type the handle does not know.
+    end_outbox: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Shared {
@@ -117,9 +122,11 @@ impl Shared {
         self.cause.set(cause).is_ok()
     }
 
-    /// Wakes whoever is blocked in a read or a write. On a socket that is already gone it fails, which is as good.
+    /// Wakes whoever is blocked in a read, in a write, or waiting for something to write.
     fn shut(&self) {
+        // On a socket that is already gone it fails, which is as good.
         let _ = self.socket.shutdown(Shutdown::Both);
+        (self.end_outbox)();
     }
 }
 
@@ -136,7 +143,17 @@ impl Duplex {
         on_end: impl Fn(Ended) + Send + Sync + 'static,
     ) -> io::Result<Duplex> {
         let Connection { read, write, socket, role, .. } = connection;
-        let shared = Arc::new(Shared { generation, socket, cause: OnceLock::new() });
+        let end_outbox = {
+            let outbox = outbox.clone();
+            Box::new(move || outbox.end(generation))
+        };
+        let shared = Arc::new(Shared {
+            generation,
+            socket,
+            cause: OnceLock::new(),
+            write_fault: OnceLock::new(),
+            end_outbox,
+        });
         let on_end: Arc<dyn Fn(Ended) + Send + Sync> = Arc::new(on_end);
         let (read_done_tx, read_done_rx) = bounded(0);
         let (write_done_tx, write_done_rx) = bounded(0);
@@ -265,7 +282,7 @@ impl<T: Clone, H: FnMut(Inbound)> Reader<T, H> {
         loop {
             let message = match self.half.read() {
                 Ok(message) => message,
-                Err(fault) => return end_of(fault),
+                Err(fault) => return self.end_of(fault),
             };
             _held = None;
             match message {
@@ -289,6 +306,29 @@ impl<T: Clone, H: FnMut(Inbound)> Reader<T, H> {
         }
     }
 
+    /// What an error of a read means, and the Close it deserves. After a capacity error nothing is ever read again:
+    /// tungstenite would take the rest of the message for frames.
+    fn end_of(&self, fault: Error) -> (Cause, Option<Option<CloseFrame>>) {
+        let with = |code, reason| Some(Some(close_frame(code, reason)));
+        match fault {
+            Error::Capacity(_) => (Cause::TooBig, with(1009, "message too big")),
+            Error::Utf8(_) => (Cause::Protocol("text is not UTF-8".into()), with(1007, "not UTF-8")),
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+                let kind = self.shared.write_fault.get().copied();
+                (Cause::Reset(kind.unwrap_or(io::ErrorKind::UnexpectedEof)), None)
+            }
+            Error::Io(cause) => match cause.kind() {
+                // An expired SO_RCVTIMEO.
+                io::ErrorKind::WouldBlock => (Cause::Silent, None),
+                // TCP_USER_TIMEOUT, which the kernel tells to one of the two threads.
+                io::ErrorKind::TimedOut => (Cause::WriteStalled, None),
+                io::ErrorKind::InvalidData => (Cause::Protocol(cause.to_string()), None),
+                kind => (Cause::Reset(kind), None),
+            },
+            fault => (Cause::Protocol(fault.to_string()), with(1002, "protocol error")),
+        }
+    }
+
     /// Gives the writer the time to send the Close and the peer the time to take it: closing a socket with unread
     /// bytes would reset the connection and the Close with it. What still comes is thrown away.
     fn linger(&mut self) {
@@ -306,34 +346,6 @@ impl<T: Clone, H: FnMut(Inbound)> Reader<T, H> {
                 _ => {}
             }
         }
-    }
-}
-
-impl<T: Clone, H> Drop for Reader<T, H> {
-    fn drop(&mut self) {
-        // Wakes the write thread if it waits for something to write.
-        self.outbox.end(self.shared.generation);
-    }
-}
-
-/// What an error of a read means, and the Close it deserves. After a capacity error nothing is ever read again:
-/// tungstenite would take the rest of the message for frames.
-fn end_of(fault: Error) -> (Cause, Option<Option<CloseFrame>>) {
-    match fault {
-        Error::Capacity(_) => (Cause::TooBig, Some(Some(close_frame(1009, "message too big")))),
-        Error::Utf8(_) => {
-            (Cause::Protocol("text is not UTF-8".into()), Some(Some(close_frame(1007, "not UTF-8"))))
-        }
-        Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
-            (Cause::Reset(io::ErrorKind::UnexpectedEof), None)
-        }
-        Error::Io(cause) => match cause.kind() {
-            // An expired SO_RCVTIMEO.
-            io::ErrorKind::WouldBlock => (Cause::Silent, None),
-            io::ErrorKind::InvalidData => (Cause::Protocol(cause.to_string()), None),
-            kind => (Cause::Reset(kind), None),
-        },
-        fault => (Cause::Protocol(fault.to_string()), Some(Some(close_frame(1002, "protocol error")))),
     }
 }
 
@@ -391,11 +403,21 @@ impl<T: Clone> Writer<T> {
                 self.shared.ended(Cause::Killed);
                 self.shared.shut();
             }
-            Err(fault) => {
-                self.shared.ended(stall_or_reset(fault));
-                self.shared.shut();
-            }
+            Err(fault) => self.fail(stall_or_reset(fault)),
         }
+    }
+
+    /// A peer that says why it closes and then closes makes our writes fail before its Close was read, and the reason
+    /// (4003: revoked) matters more. So the reader, woken by the shutdown, comes first: what it had received it
+    /// can still read.
+    fn fail(&self, cause: Cause) {
+        if let Cause::Reset(kind) = cause {
+            let _ = self.shared.write_fault.set(kind);
+            let _ = self.shared.socket.shutdown(Shutdown::Both);
+            let _ = self.reader_done_rx.recv_timeout(LINGER);
+        }
+        self.shared.ended(cause);
+        self.shared.shut();
     }
 
     fn write_next(&mut self) -> Result<Wrote, Error> {

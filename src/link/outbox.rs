@@ -22,6 +22,8 @@ use super::Text;
 use lanes::{Control, Slot};
 
 mod lanes;
+#[cfg(test)]
+mod tests;
 
 /// The longest message in bytes. Whoever has more to say shortens it.
 pub const MAX_MESSAGE: usize = 2 << 20;
@@ -39,6 +41,9 @@ pub struct Bounds {
 
 /// What an entry counts beside its texts, so that many tiny ones are bounded too.
 pub const ENTRY_COST: usize = 64;
+
+/// Bytes of control after which delivery is asked for, even if more waits.
+const DELIVERY_STEP: usize = 64 << 10;
 
 /// Pings without a pong that are remembered; a peer that never answers must not make the list grow.
 const MAX_PINGS: usize = 8;
@@ -147,8 +152,9 @@ struct Live {
     ping_wanted: bool,
     /// Number and time of each ping that is not answered yet.
     pings: std::collections::VecDeque<(u64, Instant)>,
-    /// The number of the last ping.
+    /// The number of the last ping, and how many bytes of control were written after it.
     pinged: u64,
+    unpinged: usize,
     /// The answer to the newest ping of the peer: RFC 6455 section 5.5.3 allows to skip older ones.
     pong: Option<Bytes>,
     closing: Closing,
@@ -273,6 +279,7 @@ impl<T: Clone> Outbox<T> {
             ping_wanted: false,
             pings: Default::default(),
             pinged: 0,
+            unpinged: 0,
             pong: None,
             closing: Closing::No,
         });
@@ -409,14 +416,17 @@ impl<T: Clone> State<T> {
         let Some(live) = self.connection.as_mut().filter(|live| live.generation == generation) else {
             return Some(Next::Ended);
         };
+        if matches!(live.closing, Closing::Written) {
+            return Some(Next::Ended);
+        }
+        // Before a Close too: the peer may wait for it to know that its last words have arrived.
+        if let Some(payload) = live.pong.take() {
+            return Some(Next::Pong(payload));
+        }
         match &live.closing {
-            Closing::Written => return Some(Next::Ended),
             Closing::Answer(_) => return Some(live.take_close()),
             Closing::Wanted { at, .. } if *at <= Instant::now() => return Some(live.take_close()),
             _ => {}
-        }
-        if let Some(payload) = live.pong.take() {
-            return Some(Next::Pong(payload));
         }
         if mem::take(&mut live.ping_wanted) {
             return Some(live.ping(&mut self.number));
@@ -424,11 +434,15 @@ impl<T: Clone> State<T> {
         if let Some(text) = live.preamble.pop_front() {
             return Some(Next::Text(text));
         }
-        if let Some(text) = self.control.next(&mut self.number) {
+        // A long queue is confirmed in steps, or a link that is cut again and again would never get through it.
+        let undelivered = self.control.last_written() > live.pinged;
+        let step = undelivered && live.unpinged >= DELIVERY_STEP && live.pings.is_empty();
+        if !step && let Some(text) = self.control.next(&mut self.number) {
+            live.unpinged += text.len();
             return Some(Next::Text(text));
         }
         let closing = matches!(live.closing, Closing::Wanted { .. });
-        if self.control.last_written() > live.pinged && (live.pings.is_empty() || closing) {
+        if undelivered && (live.pings.is_empty() || closing) {
             return Some(live.ping(&mut self.number));
         }
         closing.then(|| live.take_close())
@@ -439,6 +453,7 @@ impl Live {
     fn ping(&mut self, number: &mut u64) -> Next {
         *number += 1;
         self.pinged = *number;
+        self.unpinged = 0;
         if self.pings.len() == MAX_PINGS {
             self.pings.pop_front();
         }
