@@ -40,9 +40,10 @@ pub enum Unreadable {
 /// At least the number of values in `text` (every value follows a bracket or a comma). Whether the text is JSON at
 /// all is the parser's question; this looks only at quotes, brackets and commas, and stops at the first level too many.
 pub fn measure(text: &[u8]) -> Result<usize, TooDeep> {
-    let (mut depth, mut values, mut at) = (0usize, 1usize, 0);
-    while at < text.len() {
-        match text[at] {
+    let (mut depth, mut values) = (0usize, 1usize);
+    let mut bytes = text.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
             b'{' | b'[' => {
                 depth += 1;
                 values += 1;
@@ -52,25 +53,22 @@ pub fn measure(text: &[u8]) -> Result<usize, TooDeep> {
             }
             b'}' | b']' => depth = depth.saturating_sub(1),
             b',' => values += 1,
-            b'"' => at = end_of_string(text, at),
+            b'"' => skip_string(&mut bytes),
             _ => {}
         }
-        at += 1;
     }
     Ok(values)
 }
 
-/// Index of the quote that ends the string whose first quote is at `start`, or the end of the text.
-fn end_of_string(text: &[u8], start: usize) -> usize {
-    let mut at = start + 1;
-    while at < text.len() {
-        match text[at] {
-            b'"' => return at,
-            b'\\' => at += 2,
-            _ => at += 1,
+/// Goes past the quote that ends a string, or to the end of the text.
+fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => return,
+            b'\\' => drop(bytes.next()),
+            _ => {}
         }
     }
-    at
 }
 
 /// Reads one object, names unique at every level.

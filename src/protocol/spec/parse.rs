@@ -53,8 +53,10 @@ impl Spec {
     /// Reads a whole spec from a payload, or from the same under `eggConfig`; what stands in both places is taken from
     /// the payload itself. Names it does not know are ignored.
     pub fn parse(payload: &Map<String, Value>, rules: &Rules) -> Result<Spec, Fault> {
-        let fields = gather(payload)?;
-        let spec = Spec::read(&fields, Some(rules))?;
+        let spec = match payload.get("eggConfig") {
+            None | Some(Value::Null) => Spec::read(payload, Some(rules))?,
+            Some(_) => Spec::read(&gather(payload)?, Some(rules))?,
+        };
         spec.check()?;
         Ok(spec)
     }
