@@ -1,5 +1,6 @@
 //! The HTTP gate as its clients and handlers meet it, on real sockets.
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::Ordering;
@@ -541,8 +542,11 @@ fn streams_flow_and_end_with_their_client() {
     }
     // It takes no place among the requests, but the only one among the streams.
     assert_eq!(status(&house.get("/health")), 200);
-    assert_eq!(status(&house.get("/stream")), 503);
-    drop(house.streams.recv_timeout(PATIENCE).unwrap());
+    until(|| {
+        assert_eq!(status(&house.get("/stream")), 503);
+        // The handler was asked, so it was not for want of a place among the requests.
+        house.streams.try_recv().is_ok()
+    });
     drop(stream);
     until(|| pieces.send_timeout(b"data: 3\n\n".to_vec(), PATIENCE).is_err());
 
@@ -640,7 +644,10 @@ fn a_thousand_slow_clients_cost_little_and_stop_nobody() {
             assert!(slowest < Duration::from_secs(1), "/health took {slowest:?}");
             let grown = status_field("VmRSS:").saturating_sub(memory);
             assert!(grown <= 4096, "{grown} KiB more");
-            assert!(house.count(|counters| counters.evicted.load(Ordering::Relaxed)) > 900);
+            let cut = |counters: &longshore::gate::Counters| {
+                counters.evicted.load(Ordering::Relaxed) + counters.late.load(Ordering::Relaxed)
+            };
+            until(|| house.count(cut) >= 900);
             println!("slowest /health {slowest:?}, {grown} KiB more");
             drop(stop);
         });
@@ -650,33 +657,59 @@ fn a_thousand_slow_clients_cost_little_and_stop_nobody() {
 #[test]
 fn want_of_descriptors_does_not_end_the_gate() {
     in_child("want_of_descriptors_does_not_end_the_gate", || {
-        let house = Fixture::new(|_| {});
-        assert_eq!(status(&house.get("/health")), 200);
+        let house = Fixture::new(|config| config.head_time = Duration::from_secs(1));
         let limit = rustix::process::Rlimit { current: Some(200), maximum: Some(200) };
         rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
-        // A client whose bytes are on their way before the last descriptor is gone.
-        let take_all = || -> Vec<std::fs::File> {
-            std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect()
-        };
-        let mut files = take_all();
+        let take_all = || std::iter::from_fn(|| std::fs::File::open("/dev/null").ok());
+        let quiet = descriptors();
         for _ in 0..5 {
+            let mut files: Vec<_> = take_all().collect();
             // One for the client: the gate cannot accept it.
             files.pop();
             let errors = house.count(|counters| counters.accept_errors.load(Ordering::Relaxed));
             let mut stream = house.connect();
             stream.write_all(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
             until(|| house.count(|counters| counters.accept_errors.load(Ordering::Relaxed)) > errors);
-            // Another for the gate: it cannot hand the request in, and says so.
-            files.pop();
-            assert_eq!(status(&read_all(&mut stream)), 503);
-            drop(stream);
-            files.extend(take_all());
-            // Room again.
-            files.truncate(files.len() - 20);
+            // Some more for the gate: enough to accept it, too few to hand its request in. (A thread that is blocked in
+            // accept has a number set aside already, so how many are free cannot be counted from here.)
+            stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            let mut bytes = [0; 1024];
+            let length = loop {
+                files.pop();
+                match stream.read(&mut bytes) {
+                    Ok(length) => break length,
+                    Err(cause) => assert_eq!(cause.kind(), ErrorKind::WouldBlock),
+                }
+            };
+            assert_eq!(status(&String::from_utf8_lossy(&bytes[..length])), 503);
+            drop((stream, files));
             until(|| status(&house.get("/health")) == 200);
-            files.extend(take_all());
+            until(|| descriptors() == quiet);
         }
+        // Somebody who takes and frees all of them at any moment, also in the middle of tiny_http's accept.
+        let (stop, stopped) = bounded::<()>(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while stopped.try_recv() == Err(crossbeam_channel::TryRecvError::Empty) {
+                    drop(take_all().collect::<Vec<_>>());
+                }
+            });
+            for _ in 0..200 {
+                if let Ok(mut stream) = TcpStream::connect(house.address) {
+                    let _ = stream.write_all(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+                    let _ = stream.set_read_timeout(Some(Duration::from_millis(100)));
+                    let _ = stream.read(&mut [0]);
+                }
+            }
+            drop(stop);
+        });
+        until(|| status(&house.get("/health")) == 200);
     });
+}
+
+/// How many this process has open.
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
 #[test]
@@ -691,9 +724,9 @@ fn an_idle_gate_does_not_wake() {
         for _ in 0..3 {
             let before = switches();
             let _ = never.recv_timeout(Duration::from_secs(1));
-            woken.push(switches() - before);
+            woken.push(switches() == before);
         }
-        assert!(woken.contains(&0), "context switches in three seconds: {woken:?}");
+        assert!(woken.contains(&true), "context switches in each of three seconds: {:?}", switches());
     });
 }
 
@@ -728,15 +761,16 @@ fn status_field(name: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// Context switches of all threads but this one, so far.
-fn switches() -> u64 {
+/// Context switches so far of each thread but this one.
+fn switches() -> BTreeMap<String, Vec<String>> {
     let own = rustix::thread::gettid().as_raw_nonzero().to_string();
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap());
-    let others = tasks.filter(|task| task.file_name().to_string_lossy() != own);
-    let statuses = others.filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok());
-    let lines = statuses.flat_map(|status| status.lines().map(str::to_owned).collect::<Vec<_>>());
-    let counts = lines.filter(|line| line.contains("ctxt_switches:"));
-    counts.map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()).sum()
+    let others = tasks.map(|task| (task.file_name().into_string().unwrap(), task.path().join("status")));
+    let statuses = others.filter(|(id, _)| *id != own).map(|(id, path)| (id, std::fs::read_to_string(path)));
+    let lines = |status: String| {
+        status.lines().filter(|line| line.contains("ctxt_switches")).map(str::to_owned).collect()
+    };
+    statuses.filter_map(|(id, status)| Some((id, lines(status.ok()?)))).collect()
 }
 
 fn raise_descriptor_limit() {

@@ -188,10 +188,9 @@ impl Connection {
             Phase::Reply(reply) if !reply.pending() => {
                 // Nothing to send, so the client is not to blame: either a worker has it and takes its time, or
                 // tiny_http broke and has lost it.
-                let lost = reply.ticket.take().is_some_and(|ticket| front.backend.withdraw(ticket));
                 let head_only = reply.head_only;
                 self.deadline = None;
-                if lost { self.refuse(render::busy(), head_only, front, now) } else { Some(self) }
+                if self.withdraw(front) { self.lost(head_only, front, now) } else { Some(self) }
             }
             Phase::Reply(_) => {
                 bump(&front.counts.late);
@@ -435,11 +434,10 @@ impl Connection {
                 }
                 Received::Later => return Some(self),
                 Received::End if reply.marked => return self.finish(now),
-                // tiny_http broke, or the worker could not be started.
                 Received::End => {
                     let head_only = reply.head_only;
                     self.withdraw(front);
-                    return self.refuse(render::busy(), head_only, front, now);
+                    return self.lost(head_only, front, now);
                 }
             }
         }
@@ -466,13 +464,21 @@ impl Connection {
         Some(self)
     }
 
-    /// The client has left before a worker has come.
-    fn withdraw(&mut self, front: &Front) {
-        if let Phase::Reply(Reply { ticket, .. }) = &mut self.phase
-            && let Some(ticket) = ticket.take()
-        {
-            front.backend.withdraw(ticket);
+    /// Takes the request back, unless a worker has it.
+    fn withdraw(&mut self, front: &Front) -> bool {
+        match &mut self.phase {
+            Phase::Reply(Reply { ticket, .. }) => {
+                ticket.take().is_some_and(|ticket| front.backend.withdraw(ticket))
+            }
+            _ => false,
         }
+    }
+
+    /// tiny_http has dropped the request or never looked at it, which it does when it is broken.
+    fn lost(self, head_only: bool, front: &mut Front, now: Instant) -> Option<Connection> {
+        bump(&front.counts.busy);
+        front.backend.suspect();
+        self.refuse(render::busy(), head_only, front, now)
     }
 
     /// A last word before the connection is cut; whether it arrives is not waited for.

@@ -32,7 +32,7 @@ pub(super) struct Door {
     listener: UnixListener,
     /// Never dropped: its `Drop` panics for an abstract socket, and otherwise does no more than `close` does.
     server: Arc<ManuallyDrop<tiny_http::Server>>,
-    /// Its accept thread was found dead, and `recv` has been told.
+    /// Its accept thread has ended, so that a connection would wait for ever.
     pub broken: bool,
 }
 
@@ -60,11 +60,10 @@ impl Door {
         Arc::clone(&self.server)
     }
 
-    /// A nonblocking connection to tiny_http. `ConnectionRefused` when its accept thread has ended, as it does for good
-    /// when it meets an error.
+    /// A nonblocking connection to tiny_http.
     pub fn connect(&self) -> io::Result<UnixStream> {
         // That thread panics when it cannot duplicate a descriptor. Looking first whether there are three, one here and
-        // two there, makes that rare; opening another door repairs it when some other thread was faster.
+        // two there, makes that rare; another door is opened when some other thread was faster.
         let spare = [self.listener.try_clone()?, self.listener.try_clone()?, self.listener.try_clone()?];
         drop(spare);
         let socket = socket(SocketFlags::NONBLOCK)?;
