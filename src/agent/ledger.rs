@@ -123,10 +123,10 @@ impl<H> Ledger<H> {
             if !old && self.order.len() <= MAX_COMMANDS && self.bytes <= MAX_BYTES {
                 break;
             }
-            if let Some((key, _)) = self.order.pop_front() {
-                if let Some(Entry::Answered { bytes, .. }) = self.entries.remove(&key) {
-                    self.bytes -= bytes;
-                }
+            if let Some((key, _)) = self.order.pop_front()
+                && let Some(Entry::Answered { bytes, .. }) = self.entries.remove(&key)
+            {
+                self.bytes -= bytes;
             }
         }
     }

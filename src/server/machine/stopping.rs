@@ -1,0 +1,197 @@
+//! A stop from the first kind word to the end: it holds no worker while it waits, Docker's `die` ends it, the deadline
+//! turns it into a SIGKILL.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+
+/// How long a container may take to end after SIGKILL before it is looked at, and how often that is repeated.
+const KILL_CONFIRM: Duration = Duration::from_secs(10);
+const KILL_CONFIRM_ROUNDS: u8 = 3;
+
+impl Machine {
+    pub(super) fn stop(
+        &mut self,
+        options: StopOptions,
+        waiters: Vec<(Ticket, Waiter)>,
+        then: Then,
+        now: Instant,
+    ) {
+        if !matches!(then, Then::Start(_)) {
+            self.set_desired(Desired::Stopped);
+        }
+        self.reason = Some(Reason::Command);
+        let timeout = options.timeout.unwrap_or(self.spec.stop.timeout());
+        let first = match (options.signal, &self.spec.stop.method) {
+            (Some(signal), _) => Job::Signal(signal),
+            (None, StopMethod::Signal(signal)) => Job::Signal(signal.clone()),
+            (None, StopMethod::Command(line)) => Job::Console(line.clone()),
+        };
+        self.phase = Phase::Stopping(Stopping {
+            waiters,
+            then,
+            deadline: now + timeout,
+            kill_wanted: false,
+            killed: false,
+            rounds: 0,
+            exited: None,
+        });
+        self.run(first);
+    }
+
+    pub(super) fn kill(&mut self, ticket: Ticket, now: Instant) {
+        self.set_desired(Desired::Stopped);
+        self.reason = Some(Reason::Command);
+        self.phase = Phase::Stopping(Stopping {
+            waiters: vec![(ticket, Waiter::Kill)],
+            then: Then::Nothing,
+            deadline: now + KILL_CONFIRM,
+            kill_wanted: true,
+            killed: false,
+            rounds: 0,
+            exited: None,
+        });
+        self.push_stop(now);
+    }
+
+    /// Joins a stop that is under way.
+    pub(super) fn join_stop(&mut self, ticket: Ticket, request: &Request, now: Instant) -> bool {
+        let spec_timeout = self.spec.stop.timeout();
+        let Phase::Stopping(stopping) = &mut self.phase else { return false };
+        match request {
+            Request::Stop(options) => {
+                let asked = now + options.timeout.unwrap_or(spec_timeout);
+                if !stopping.killed {
+                    stopping.deadline = stopping.deadline.min(asked);
+                }
+                stopping.waiters.push((ticket, Waiter::Stop));
+            }
+            Request::Kill => {
+                stopping.kill_wanted = true;
+                stopping.waiters.push((ticket, Waiter::Kill));
+                self.push_stop(now);
+            }
+            Request::Suspend => {
+                stopping.waiters.push((ticket, Waiter::Suspend));
+                self.set_suspended(true);
+            }
+            Request::Delete { remove_data } if stopping.then == Then::Nothing => {
+                stopping.then = Then::Delete(ticket, *remove_data);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    pub(super) fn stop_done(&mut self, job: &Job, result: JobResult, now: Instant) {
+        let Phase::Stopping(stopping) = &mut self.phase else { return };
+        match result {
+            JobResult::Ok(Some(facts)) => {
+                if !facts.running {
+                    stopping.exited.get_or_insert(facts.exit());
+                }
+                self.container = Some(facts);
+            }
+            JobResult::NotRunning if *job == Job::Inspect => {
+                // The container is gone altogether.
+                stopping.exited.get_or_insert(Died {
+                    exit_code: self.container.as_ref().map_or(0, |c| c.exit_code),
+                    at_ns: 0,
+                });
+                self.container = None;
+            }
+            JobResult::NotRunning if stopping.exited.is_none() => return self.run(Job::Inspect),
+            // Standard input could not be written: the signal is the next kindest word.
+            JobResult::Failed { .. } if matches!(job, Job::Console(_)) && stopping.exited.is_none() => {
+                return self.run(Job::Signal("SIGTERM".into()));
+            }
+            _ => {}
+        }
+        self.push_stop(now);
+    }
+
+    /// Moves a stop on as far as it goes without a job in flight.
+    pub(super) fn push_stop(&mut self, now: Instant) {
+        let Phase::Stopping(stopping) = &mut self.phase else { return };
+        if self.job.is_some() {
+            return;
+        }
+        if let Some(died) = stopping.exited {
+            return self.stopped(died);
+        }
+        if stopping.kill_wanted && !stopping.killed {
+            stopping.killed = true;
+            stopping.deadline = now + KILL_CONFIRM;
+            self.run(Job::Kill);
+        }
+    }
+
+    pub(super) fn stopped(&mut self, died: Died) {
+        let Phase::Stopping(stopping) = std::mem::replace(&mut self.phase, Phase::Idle) else { return };
+        if let Some(container) = &mut self.container {
+            container.running = false;
+            container.exit_code = died.exit_code;
+        }
+        self.foreign_kill = None;
+        self.settled = if self.suspended { Status::Suspended } else { Status::Stopped };
+        self.reason = Some(Reason::Command);
+        for (ticket, waiter) in stopping.waiters {
+            self.cause = Some(ticket);
+            match waiter {
+                Waiter::Stop => self.answer_done(ticket, "Server stopped", Some(stopping.killed)),
+                Waiter::Kill => self.answer_done(ticket, "Server killed", None),
+                Waiter::Suspend => self.answer_done(ticket, "Server suspended", None),
+            }
+        }
+        match stopping.then {
+            Then::Nothing => {}
+            Then::Start(ticket) if self.suspended => self.answer(ticket, Err(superseded())),
+            Then::Start(ticket) => {
+                self.cause = Some(ticket);
+                self.start(Some(ticket), Reason::Command);
+            }
+            Then::Delete(ticket, remove_data) => {
+                self.cause = Some(ticket);
+                self.delete(ticket, remove_data);
+            }
+        }
+    }
+
+    /// A stop that cannot be brought to its end.
+    pub(super) fn stop_failed(&mut self, fault: &Fault) {
+        let Phase::Stopping(stopping) = std::mem::replace(&mut self.phase, Phase::Idle) else { return };
+        self.settled = Status::Running;
+        for (ticket, _) in stopping.waiters {
+            self.answer(ticket, Err(fault.clone()));
+        }
+        if let Then::Start(ticket) | Then::Delete(ticket, _) = stopping.then {
+            self.answer(ticket, Err(fault.clone()));
+        }
+    }
+
+    pub(super) fn deadline_passed(&mut self, now: Instant) {
+        match &mut self.phase {
+            Phase::Stopping(stopping) if now >= stopping.deadline => {
+                if !self.known {
+                    return self.stop_failed(&engine_unavailable());
+                }
+                if !stopping.killed {
+                    stopping.kill_wanted = true;
+                    stopping.deadline = now + KILL_CONFIRM;
+                    return self.push_stop(now);
+                }
+                stopping.rounds += 1;
+                stopping.deadline = now + KILL_CONFIRM;
+                if stopping.rounds > KILL_CONFIRM_ROUNDS {
+                    let text = "The server did not end even after SIGKILL. Look at the node.";
+                    return self.stop_failed(&Fault::new(Code::Timeout, text));
+                }
+                if self.job.is_none() {
+                    self.run(Job::Inspect);
+                }
+            }
+            // A retry that is due is taken up by `next`.
+            _ => {}
+        }
+    }
+}
