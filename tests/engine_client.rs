@@ -2,12 +2,15 @@
 
 mod support;
 
+use std::io;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use longshore::docker::*;
-use support::{DEMO_IMAGE, SOON, engine, unique_name};
+use support::{DEMO_IMAGE, PrivateEngine, SOON, engine, unique_name};
 
 fn client() -> Client {
     Client::new(Endpoint::parse(engine().host(), None, None).unwrap(), None).unwrap()
@@ -263,17 +266,15 @@ fn events_tell_a_containers_life_and_resume_without_repetition() {
 
     client.remove(&made.id, true).unwrap();
     let closer = Closer::new();
-    let query = EventQuery {
-        since_ns: cursor.since_ns(),
-        labels: &labels,
-        actions: &["create", "start", "die", "destroy"],
-    };
+    let query =
+        EventQuery { since_ns: cursor.since_ns(), labels: &labels, actions: &["create", "start", "destroy"] };
     let mut events = client.events(&query, &closer).unwrap();
     let mut cursor = cursor;
     within(SOON, closer, move || {
         let mut repeated = 0;
         loop {
             let event = events.next().unwrap();
+            assert!(!matches!(event.action, Action::Die | Action::Kill), "not asked for: {event:?}");
             if cursor.is_new(&event) {
                 assert_eq!(event.action, Action::Destroy);
                 break;
@@ -388,4 +389,87 @@ fn input_that_nobody_reads_is_bounded_in_time() {
     assert!(matches!(stdin.write(b"\n", SOON), Err(Error::Unavailable(_))));
     closer.close();
     assert_eq!(stdin.write(b"\n", SOON), Err(Error::Cancelled));
+}
+
+/// Carries bytes between a TCP port and the Engine's socket, as a socket proxy does. Returns the port.
+fn tcp_door(socket: String) -> u16 {
+    fn carry(mut from: impl io::Read, mut to: impl io::Write, end: impl FnOnce()) {
+        let _ = io::copy(&mut from, &mut to);
+        end();
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for tcp in listener.incoming().map_while(Result::ok) {
+            let unix = UnixStream::connect(&socket).unwrap();
+            let (tcp_in, unix_in): (TcpStream, UnixStream) =
+                (tcp.try_clone().unwrap(), unix.try_clone().unwrap());
+            let (tcp_end, unix_end) = (tcp.try_clone().unwrap(), unix.try_clone().unwrap());
+            thread::spawn(move || carry(tcp_in, unix, || drop(unix_end.shutdown(Shutdown::Both))));
+            thread::spawn(move || carry(unix_in, tcp, || drop(tcp_end.shutdown(Shutdown::Both))));
+        }
+    });
+    port
+}
+
+#[test]
+fn over_tcp_everything_is_the_same() {
+    let Some(socket) = engine().host().strip_prefix("unix://") else { return };
+    let port = tcp_door(socket.into());
+    for host in ["127.0.0.1", "localhost"] {
+        let endpoint = Endpoint::parse(&format!("tcp://{host}:{port}"), None, None).unwrap();
+        let client = Client::new(endpoint, None).unwrap();
+        let made = create(&client, config(&[]));
+        client.start(&made.id).unwrap();
+        let closer = Closer::new();
+        let follow = LogQuery { follow: true, ..LogQuery::default() };
+        let log = client.logs(&made.id, false, &follow, &closer).unwrap();
+        client.attach_stdin(&made.id, &Closer::new()).unwrap().write(b"say hi\nstop\n", SOON).unwrap();
+        let lines = within(SOON, closer, move || read_lines(log, usize::MAX));
+        assert!(lines.iter().any(|line| line.2.contains("hi")), "{lines:?}");
+        assert_eq!(wait_for_end(&client, &made).exit_code, 0);
+        let closer = Closer::new();
+        let mut events = client.events(&EventQuery::default(), &closer).unwrap();
+        let ended = thread::spawn(move || while events.next() != Err(Error::Cancelled) {});
+        closer.close();
+        within(SOON, Closer::new(), move || ended.join().unwrap());
+    }
+    // Only over TCP would a first write after the end go nowhere without an error.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = Endpoint::parse(&format!("tcp://{}", listener.local_addr().unwrap()), None, None).unwrap();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut byte = [0];
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            io::Read::read_exact(&mut stream, &mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        io::Write::write_all(&mut stream, b"HTTP/1.1 101 UPGRADED\r\n\r\n").unwrap();
+    });
+    let client = Client::new(endpoint, Some(ApiVersion::MIN)).unwrap();
+    let mut stdin = client.attach_stdin("a", &Closer::new()).unwrap();
+    server.join().unwrap();
+    assert!(matches!(stdin.write(b"x", SOON), Err(Error::Unavailable(_))));
+}
+
+#[test]
+fn an_engine_that_was_restarted_between_two_calls_is_used_as_if_nothing_was() {
+    let engine = PrivateEngine::start();
+    let client = Client::new(Endpoint::parse(engine.host(), None, None).unwrap(), None).unwrap();
+    let id = client.create("kept", &config(&[])).unwrap().id;
+    let closer = Closer::new();
+    let mut events = client.events(&EventQuery::default(), &closer).unwrap();
+    engine.kill();
+    assert!(matches!(client.inspect(&id), Err(Error::Unavailable(_))));
+    assert!(matches!(client.ping_fresh(SOON), Err(Error::Unavailable(_))));
+    let ended = within(SOON, closer, move || events.next());
+    assert!(matches!(ended, Err(Error::Unavailable(_))), "{ended:?}");
+    engine.start_again();
+    assert_eq!(client.inspect(&id).unwrap().name, "kept");
+    engine.terminate();
+    engine.start_again();
+    // Not repeatable, and yet no error: what is left in the pool is seen to be closed before it is used.
+    client.start(&id).unwrap();
+    client.kill(&id, "SIGKILL").unwrap();
 }
