@@ -33,6 +33,10 @@ pub mod ledger;
 
 pub mod voice;
 
+pub mod tongues;
+
+pub mod streams;
+
 pub mod panel_link;
 
 pub mod epoch;
@@ -131,7 +135,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
         gate.address()
     );
 
-    let outbox = Arc::new(Outbox::new(outbox::NoSource, outbox::Bounds::default()));
+    let outbox = Arc::new(Outbox::new(streams::Streams::new(vec![]), outbox::Bounds::default()));
     let dialer = dialer(&config)?;
     let lifecycle = Arc::new(Lifecycle {
         client: client.clone(),
@@ -164,7 +168,13 @@ pub fn run(config: Config) -> Result<(), Failed> {
             events_tx.clone(),
             Instant::now(),
         ),
-        voice: voice::Voice::new(config.node_id.clone(), boot_id, config.unasked, outbox),
+        voice: voice::Voice::new(
+            config.node_id.clone(),
+            boot_id,
+            config.unasked,
+            outbox,
+            tongues::Tongues::default(),
+        ),
         workers,
         engine,
         heartbeat,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::config::Unasked;
+use super::tongues::Tongues;
 use crate::link::{Drops, Entry, Outbox, Refused};
 use crate::protocol::event::KnownServer;
 use crate::protocol::outcome::{SystemInfo, SystemMetrics};
@@ -21,6 +22,8 @@ pub struct Voice {
     boot_id: String,
     unasked: Unasked,
     outbox: Arc<AgentOutbox>,
+    /// The same choice of dialects, for the streams of the data lane.
+    tongues: Tongues,
     /// Number of the last control event.
     seq: u64,
     heard: Heard,
@@ -36,9 +39,17 @@ struct Heard {
 }
 
 impl Voice {
-    pub fn new(node: NodeId, boot_id: String, unasked: Unasked, outbox: Arc<AgentOutbox>) -> Voice {
+    pub fn new(
+        node: NodeId,
+        boot_id: String,
+        unasked: Unasked,
+        outbox: Arc<AgentOutbox>,
+        tongues: Tongues,
+    ) -> Voice {
         let heard = Heard::default();
-        Voice { node, boot_id, unasked, outbox, seq: 0, heard, unified_complete: false }
+        let voice = Voice { node, boot_id, unasked, outbox, tongues, seq: 0, heard, unified_complete: false };
+        voice.share_tongues();
+        voice
     }
 
     pub fn outbox(&self) -> &Arc<AgentOutbox> {
@@ -61,6 +72,10 @@ impl Voice {
         }
     }
 
+    fn share_tongues(&self) {
+        self.tongues.set(self.speaks_unified(), self.speaks_legacy());
+    }
+
     /// A connection begins: `system_info`, what is undelivered, then who is here. Gives the commands whose answers
     /// are sent again.
     pub fn begin(
@@ -70,6 +85,7 @@ impl Voice {
         servers: Vec<KnownServer>,
     ) -> Vec<CommandKey> {
         self.heard = Heard::default();
+        self.share_tongues();
         self.unified_complete = self.speaks_unified();
         let now = SystemTime::now();
         let begin = self.outbox.begin(generation, vec![legacy::encode_system_info(info, now)]);
@@ -94,6 +110,7 @@ impl Voice {
         match dialect {
             Dialect::Unified if !self.heard.unified => {
                 self.heard.unified = true;
+                self.share_tongues();
                 if !self.unified_complete {
                     self.unified_complete = true;
                     self.tell_states_in_unified(&servers());
@@ -101,6 +118,7 @@ impl Voice {
             }
             Dialect::Legacy if !self.heard.legacy => {
                 self.heard.legacy = true;
+                self.share_tongues();
                 self.unified_complete &= self.heard.unified;
                 self.tell_states_in_legacy(&servers());
             }
