@@ -3,8 +3,10 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::settings::{self, BadSetting, Key, Settings};
 use crate::docker::{ApiVersion, Endpoint};
@@ -41,6 +43,7 @@ pub const KEYS: &[Key] = &[
         "uid:gid that servers run as; the Agent's own when it is not root, else 1000:1000",
     ),
     key("PROTOCOL", Some("auto"), "dialect of unasked messages: auto, unified or legacy"),
+    key("READY_TIMEOUT", Some("300"), "seconds a server may take to show one of its `done` texts, 1 to 3600"),
     key("WORKERS", Some("4"), "threads for short jobs, 1 to 64"),
     key("CA_FILE", None, "PEM file of the only authorities to trust for wss://; the system's when not set"),
     key("HTTPS_PROXY", None, "proxy for wss://, http://[user:password@]host:port"),
@@ -79,6 +82,7 @@ pub struct Config {
     /// `uid:gid`
     pub server_user: (u32, u32),
     pub unasked: Unasked,
+    pub ready_timeout: Duration,
     pub workers: usize,
     pub ca_file: Option<PathBuf>,
     pub proxy: Option<Proxy>,
@@ -107,7 +111,8 @@ impl Config {
                 "PROTOCOL",
                 &[("auto", Unasked::Auto), ("unified", Unasked::Unified), ("legacy", Unasked::Legacy)],
             )?,
-            workers: workers(settings)?,
+            ready_timeout: Duration::from_secs(number(settings, "READY_TIMEOUT", 1..=3600)?),
+            workers: number(settings, "WORKERS", 1..=64)? as usize,
             ca_file: absolute(settings, "CA_FILE")?,
             log_level: log_level(settings)?,
         })
@@ -240,12 +245,13 @@ fn server_user(settings: &Settings) -> Result<(u32, u32), BadSetting> {
         .ok_or_else(|| BadSetting::new("SERVER_USER", text, "expected uid:gid in digits"))
 }
 
-fn workers(settings: &Settings) -> Result<usize, BadSetting> {
-    let text = settings.get("WORKERS").unwrap_or("4");
-    match text.parse() {
-        Ok(count @ 1..=64) => Ok(count),
-        _ => Err(BadSetting::new("WORKERS", text, "expected a number from 1 to 64")),
-    }
+/// A whole number within a range, of a key that has a default.
+fn number(settings: &Settings, key: &str, range: RangeInclusive<u64>) -> Result<u64, BadSetting> {
+    let text = settings.get(key).unwrap_or_default();
+    text.parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
+        let (least, most) = range.into_inner();
+        BadSetting::new(key, text, format_args!("expected a number from {least} to {most}"))
+    })
 }
 
 fn log_level(settings: &Settings) -> Result<log::LevelFilter, BadSetting> {

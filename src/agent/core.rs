@@ -42,6 +42,7 @@ pub enum NoHttp {}
 /// All state of the Agent. Fields are public to `agent` only so that it can be put together in one place.
 pub struct Core {
     pub(super) node: NodeId,
+    pub(super) ready_timeout: Duration,
     pub(super) events_rx: Receiver<Event>,
     pub(super) panel_rx: Receiver<Event>,
     /// The name of a thread of the gate that ended.
@@ -85,7 +86,8 @@ pub struct Waiting {
 }
 
 impl Server {
-    pub fn new(machine: Machine) -> Server {
+    pub fn new(machine: Machine, ready_timeout: Duration) -> Server {
+        let machine = machine.with_ready_timeout(ready_timeout);
         Server { machine, deadline: None, closer: Closer::new(), serves: None }
     }
 }
@@ -158,6 +160,7 @@ impl Core {
                 self.step(&server, Input::Done(result));
             }
             Event::Progress { server, progress } => self.pulled(&server, &progress),
+            Event::Ready { server, started_ns } => self.step(&server, Input::Ready { started_ns }),
             Event::Beat(sample) => {
                 self.sample = *sample;
                 if self.link.is_up() {
@@ -269,7 +272,7 @@ impl Core {
         match action {
             ServerAction::Create(create) => {
                 let (machine, effects) = Machine::create(Arc::new(create.spec), ticket, create.keep_data);
-                self.servers.insert(server.clone(), Server::new(machine));
+                self.servers.insert(server.clone(), Server::new(machine, self.ready_timeout));
                 self.apply(&server, effects);
             }
             action => {
@@ -539,7 +542,8 @@ impl Core {
             } else {
                 crate::server::Desired::Stopped
             };
-            self.servers.insert(id.clone(), Server::new(Machine::adopt(Arc::new(spec), desired)));
+            self.servers
+                .insert(id.clone(), Server::new(Machine::adopt(Arc::new(spec), desired), self.ready_timeout));
             self.step(&id, Input::Inspected(Some(seen.facts)));
         }
     }

@@ -27,6 +27,11 @@ pub enum Event {
         server: ServerId,
         progress: PullProgress,
     },
+    /// The output of a server's run that began at `started_ns` shows that it is up.
+    Ready {
+        server: ServerId,
+        started_ns: u64,
+    },
     /// The heartbeat's time has come, with a fresh measurement of the node.
     Beat(Box<Sample>),
     /// A long-lived thread ended. Unasked, that is a fault.

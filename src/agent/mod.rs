@@ -156,6 +156,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
 
     let mut core = Core {
         node: config.node_id.clone(),
+        ready_timeout: config.ready_timeout,
         events_rx,
         panel_rx,
         gate_ended_rx: gate.ended(),
@@ -183,7 +184,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
             .map_err(|e| Failed::new("DATA_DIR/epoch", e))?,
         host: system::Host::measure(),
         sample,
-        servers: restore(&records)?,
+        servers: restore(&records, config.ready_timeout)?,
         timers: BTreeSet::new(),
         waiting: HashMap::new(),
         next_ticket: 0,
@@ -270,7 +271,10 @@ fn boot_id() -> Result<String, ring::error::Unspecified> {
 }
 
 /// The servers known from disk; what they are is not known before the Engine is asked.
-fn restore(records: &Records) -> Result<BTreeMap<crate::protocol::ServerId, Server>, Failed> {
+fn restore(
+    records: &Records,
+    ready_timeout: Duration,
+) -> Result<BTreeMap<crate::protocol::ServerId, Server>, Failed> {
     let (found, damaged) = records.load().map_err(|e| Failed::new("DATA_DIR/state", e))?;
     for line in damaged {
         log::error!("record: {line}");
@@ -279,7 +283,7 @@ fn restore(records: &Records) -> Result<BTreeMap<crate::protocol::ServerId, Serv
         .into_iter()
         .map(|record| {
             let machine = Machine::restore(record.spec, record.desired, record.suspended);
-            (record.server_id, Server::new(machine))
+            (record.server_id, Server::new(machine, ready_timeout))
         })
         .collect())
 }

@@ -12,11 +12,13 @@
 //! | `inputs` | what goes in and comes out |
 //! | `requests` | what is asked |
 //! | `stopping` | a stop, from the first word to SIGKILL |
+//! | `readiness` | from a container that runs to a server that is up |
 //! | `jobs` | what the workers report |
 //! | `truth` | what Docker says |
 
 mod inputs;
 mod jobs;
+mod readiness;
 mod requests;
 mod stopping;
 mod truth;
@@ -26,14 +28,18 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use inputs::{Change, Desired, Done, Effect, Input, Job, JobResult, Request, Ticket};
 
+use self::readiness::Readying;
 use super::facts::{Died, Facts};
 use super::supervision::CrashLog;
 use crate::protocol::spec::{SpecPatch, StopMethod};
 use crate::protocol::{Code, Fault, Reason, Spec, Status, StopOptions};
+
+/// How long a server with `done` patterns may take to show one, where the node's owner has not said otherwise.
+const READY_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What is going on.
 #[derive(Debug)]
@@ -47,6 +53,7 @@ enum Phase {
         superseded: bool,
     },
     Starting(Starting),
+    Readying(Readying),
     Stopping(Stopping),
     /// It ended in a way that an operator or the Engine's own shutdown would explain.
     Probing {
@@ -108,6 +115,8 @@ enum Then {
 #[derive(Debug)]
 pub struct Machine {
     spec: Arc<Spec>,
+    /// How long a server may take to say that it is up.
+    ready_timeout: Duration,
     phase: Phase,
     job: Option<Job>,
     /// The status while `Idle`.
@@ -165,6 +174,7 @@ impl Machine {
     fn new(spec: Arc<Spec>, desired: Desired, suspended: bool) -> Machine {
         Machine {
             spec,
+            ready_timeout: READY_TIMEOUT,
             phase: Phase::Idle,
             job: None,
             settled: Status::Created,
@@ -185,6 +195,12 @@ impl Machine {
             cause: None,
             effects: Vec::new(),
         }
+    }
+
+    /// The same with another time for a server to say that it is up.
+    pub fn with_ready_timeout(mut self, timeout: Duration) -> Machine {
+        self.ready_timeout = timeout;
+        self
     }
 
     pub fn spec(&self) -> &Arc<Spec> {
@@ -211,6 +227,7 @@ impl Machine {
                 Some(*ticket)
             }
             Phase::Starting(starting) => starting.ticket,
+            Phase::Readying(readying) => readying.ticket,
             Phase::Stopping(stopping) => match (stopping.waiters.first(), stopping.then) {
                 (Some((ticket, _)), _) => Some(*ticket),
                 (None, Then::Start(ticket) | Then::Delete(ticket, _)) => Some(ticket),
@@ -239,6 +256,7 @@ impl Machine {
     pub fn deadline(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Stopping(stopping) => Some(stopping.deadline),
+            Phase::Readying(readying) => Some(readying.until),
             Phase::Idle if self.job.is_none() && self.known => self.retry_at,
             _ => None,
         }
@@ -257,7 +275,7 @@ impl Machine {
         match &self.phase {
             Phase::Idle | Phase::Updating { .. } => self.settled,
             Phase::Creating { .. } => Status::Installing,
-            Phase::Starting(_) => Status::Starting,
+            Phase::Starting(_) | Phase::Readying(_) => Status::Starting,
             Phase::Stopping(Stopping { then: Then::Start(_), .. }) => Status::Restarting,
             Phase::Stopping(_) => Status::Stopping,
             Phase::Probing { .. } => Status::Running,
@@ -279,6 +297,7 @@ impl Machine {
                 }
             }
             Input::Started { at_ns } => self.started(at_ns),
+            Input::Ready { started_ns } => self.ready(started_ns),
             Input::OutOfMemory => self.oom = true,
             Input::Destroyed { container } => {
                 if self.container.as_ref().is_some_and(|c| c.id == container) {
@@ -287,7 +306,10 @@ impl Machine {
             }
             Input::Inspected(facts) => self.inspected(facts, now),
             Input::EngineLost => self.engine_lost(),
-            Input::Deadline => self.deadline_passed(now),
+            Input::Deadline => {
+                self.stop_overdue(now);
+                self.ready_overdue(now);
+            }
         }
         self.next(now);
         self.tell_change(before);

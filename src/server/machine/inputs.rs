@@ -48,6 +48,10 @@ pub enum Input {
     Started {
         at_ns: u64,
     },
+    /// The output of the run that began at `started_ns` shows that the server is up.
+    Ready {
+        started_ns: u64,
+    },
     /// An `oom` event.
     OutOfMemory,
     /// A `destroy` event.

@@ -82,22 +82,14 @@ impl Machine {
             JobResult::Ok(Some(facts)) => {
                 let died = starting.died.take().filter(|d| d.at_ns >= facts.started_ns);
                 let (ticket, reason) = (starting.ticket, starting.reason);
-                self.reason = Some(reason);
                 self.cause = ticket;
-                self.phase = Phase::Idle;
-                self.settled = Status::Running;
                 self.engine_gap = false;
                 let ended = died.or_else(|| facts.died());
-                let mut facts = facts;
-                facts.running = ended.is_none();
-                self.container = Some(facts);
+                self.container = Some(Facts { running: ended.is_none(), ..facts });
                 match ended {
-                    None => {
-                        if let Some(ticket) = ticket {
-                            self.answer_done(ticket, "Server started successfully", None);
-                        }
-                    }
+                    None => self.running(ticket, reason, now),
                     Some(died) => {
+                        self.phase = Phase::Idle;
                         if let Some(ticket) = ticket {
                             self.answer(ticket, Err(ended_at_once(died.exit_code)));
                         }

@@ -27,6 +27,10 @@ impl Machine {
                 self.effects.push(Effect::Cancel);
                 false
             }
+            Phase::Readying(_) => {
+                self.not_ready(superseded());
+                false
+            }
             Phase::Creating { ticket: creating, superseded: gone, .. } => match request {
                 Request::Delete { .. } if !*gone => {
                     *gone = true;
@@ -66,13 +70,15 @@ impl Machine {
 
     /// Takes the next command from the queue while nothing is going on.
     pub(super) fn next(&mut self, now: Instant) {
+        let looks = self.look_again && self.known && self.job.is_none();
+        if looks && matches!(self.phase, Phase::Idle | Phase::Readying(_)) {
+            self.look_again = false;
+            return self.run(Job::Inspect);
+        }
         while self.is_free() {
             if let Some(died) = self.died.take() {
                 self.died(died, now);
                 continue;
-            }
-            if std::mem::take(&mut self.look_again) && self.known {
-                return self.run(Job::Inspect);
             }
             let Some((ticket, request)) = self.queue.pop_front() else { break };
             if !self.known {

@@ -169,29 +169,26 @@ impl Machine {
         }
     }
 
-    pub(super) fn deadline_passed(&mut self, now: Instant) {
-        match &mut self.phase {
-            Phase::Stopping(stopping) if now >= stopping.deadline => {
-                if !self.known {
-                    return self.stop_failed(&engine_unavailable());
-                }
-                if !stopping.killed {
-                    stopping.kill_wanted = true;
-                    stopping.deadline = now + KILL_CONFIRM;
-                    return self.push_stop(now);
-                }
-                stopping.rounds += 1;
-                stopping.deadline = now + KILL_CONFIRM;
-                if stopping.rounds > KILL_CONFIRM_ROUNDS {
-                    let text = "The server did not end even after SIGKILL. Look at the node.";
-                    return self.stop_failed(&Fault::new(Code::Timeout, text));
-                }
-                if self.job.is_none() {
-                    self.run(Job::Inspect);
-                }
-            }
-            // A retry that is due is taken up by `next`.
-            _ => {}
+    pub(super) fn stop_overdue(&mut self, now: Instant) {
+        let Phase::Stopping(stopping) = &mut self.phase else { return };
+        if now < stopping.deadline {
+            return;
+        }
+        if !self.known {
+            return self.stop_failed(&engine_unavailable());
+        }
+        stopping.deadline = now + KILL_CONFIRM;
+        if !stopping.killed {
+            stopping.kill_wanted = true;
+            return self.push_stop(now);
+        }
+        stopping.rounds += 1;
+        if stopping.rounds > KILL_CONFIRM_ROUNDS {
+            let text = "The server did not end even after SIGKILL. Look at the node.";
+            return self.stop_failed(&Fault::new(Code::Timeout, text));
+        }
+        if self.job.is_none() {
+            self.run(Job::Inspect);
         }
     }
 }

@@ -33,6 +33,8 @@ enum Step {
         kills: bool,
     },
     EngineUp,
+    /// The output of the present run shows a pattern.
+    Ready,
     Wait {
         seconds: u64,
     },
@@ -124,14 +126,16 @@ impl World {
 }
 
 impl Run {
-    fn new(ignores_term: bool, image: bool, restart: Restart) -> Run {
+    fn new(ignores_term: bool, image: bool, restart: Restart, done: bool) -> Run {
         let spec = Spec {
             image: "demo:1".into(),
             restart,
+            done: if done { vec!["up".into()] } else { vec![] },
             stop: Stop { timeout: 5, ..Stop::default() },
             ..Spec::default()
         };
         let (machine, effects) = Machine::create(Arc::new(spec), Ticket(0), false);
+        let machine = machine.with_ready_timeout(Duration::from_secs(20));
         let world = World {
             exists: false,
             running: false,
@@ -287,6 +291,7 @@ impl Run {
                     assert_eq!(self.machine.status(), Status::Unknown);
                 }
             }
+            Step::Ready => self.input(Input::Ready { started_ns: self.world.started_ns }),
             Step::EngineUp if !self.world.engine_up => self.engine_up(),
             Step::Wait { seconds } => self.wait(seconds),
             _ => {}
@@ -341,6 +346,7 @@ fn a_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::OperatorRemove),
         1 => any::<bool>().prop_map(|kills| Step::EngineDown { kills }),
         2 => Just(Step::EngineUp),
+        3 => Just(Step::Ready),
         5 => (0..7u64).prop_map(|seconds| Step::Wait { seconds }),
     ]
 }
@@ -353,9 +359,10 @@ proptest! {
         steps in proptest::collection::vec(a_step(), 0..60),
         ignores_term: bool,
         image: bool,
+        done: bool,
         restart in prop_oneof![Just(Restart::OnFailure), Just(Restart::Never), Just(Restart::Always)],
     ) {
-        let mut run = Run::new(ignores_term, image, restart);
+        let mut run = Run::new(ignores_term, image, restart, done);
         for step in steps {
             run.step(step);
         }

@@ -17,6 +17,7 @@ impl Machine {
             return;
         }
         let running = self.is_running();
+        self.not_ready(ended_at_once(died.exit_code));
         match &mut self.phase {
             Phase::Stopping(stopping) => {
                 stopping.exited = Some(died);
@@ -133,6 +134,10 @@ impl Machine {
         let gap = std::mem::take(&mut self.engine_gap);
         let was_running = self.is_running();
         self.container = facts;
+        if !self.is_running() {
+            let exit_code = self.container.as_ref().map_or(0, |c| c.exit_code);
+            self.not_ready(if gap { engine_unavailable() } else { ended_at_once(exit_code) });
+        }
         match &mut self.phase {
             Phase::Stopping(stopping) => match &self.container {
                 Some(container) if container.running => {}
