@@ -1,1 +1,7 @@
-//! x
+//! The Panel.
+pub mod config;
+pub mod events;
+pub mod secret;
+pub mod store;
+pub mod time;
+pub mod wire;
