@@ -1,22 +1,20 @@
 //! Server-sent events: what every open page is told, in one order, with ids to resume from.
 //!
-//! Owned by the hub's thread. Each stream has its own bounded queue and its own thread that writes it; a stream
-//! that does not keep up is dropped and comes back with its last id, so it never slows the hub or another page.
+//! Owned by the hub's thread. Each stream has a bounded queue that the gate empties; a stream that does not keep up is
+//! dropped and comes back with its last id, so that it never slows the hub or another page.
 //! The format is the one of the HTML standard, "Server-sent events".
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Arc, Weak};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use serde::Serialize;
 
 /// Streams open at the same time.
 pub const MAX_STREAMS: usize = 256;
-/// Events that wait for one stream. They are small (one node, server or command) and shared between all streams,
-/// so this is at most some 500 KiB a stream.
-const QUEUE: usize = 256;
+/// Events that wait for one stream. They are small (one node, server or command; 1 KiB is a large one).
+const QUEUE: usize = 512;
 /// What can be resumed from.
 const RING_BYTES: usize = 512 << 10;
 
@@ -27,73 +25,60 @@ pub struct EventId {
     number: u64,
 }
 
-/// One or several events as they go out.
-pub type Frame = Arc<str>;
-
-/// The reading end of a stream. It is over when the channel is disconnected: the stream was dropped, or the Panel
-/// ends.
-pub struct Subscription {
-    pub frames: Receiver<Frame>,
-    _open: Arc<()>,
-}
-
-struct Stream {
-    frames: Sender<Frame>,
-    /// Gone when the reading end is. A channel's sender alone learns that with the next event only, and a quiet
-    /// Panel would run out of streams.
-    open: Weak<()>,
-}
-
 /// All streams are taken.
 #[derive(Debug, PartialEq)]
 pub struct TooMany;
 
+#[derive(Default)]
 pub struct Broadcast {
     epoch: u64,
     /// Number of the newest event; 0 before the first.
     newest: u64,
     /// The newest events, without a gap.
-    ring: VecDeque<Frame>,
+    ring: VecDeque<String>,
     ring_bytes: usize,
-    streams: Vec<Stream>,
+    streams: Vec<Sender<Vec<u8>>>,
     dropped: u64,
 }
 
 impl Broadcast {
     pub fn new(epoch: u64) -> Broadcast {
-        Broadcast { epoch, newest: 0, ring: VecDeque::new(), ring_bytes: 0, streams: Vec::new(), dropped: 0 }
+        Broadcast { epoch, ..Broadcast::default() }
     }
 
     /// Tells every stream, and keeps the event for those that are away.
     pub fn publish(&mut self, event: &str, data: &impl Serialize) {
         self.newest += 1;
         let id = EventId { epoch: self.epoch, number: self.newest };
-        let frame: Frame = format!("id: {id}\nevent: {event}\ndata: {}\n\n", json(data)).into();
+        let frame = format!("id: {id}\nevent: {event}\ndata: {}\n\n", json(data));
+        self.send(&frame);
         self.ring_bytes += frame.len();
-        self.ring.push_back(frame.clone());
+        self.ring.push_back(frame);
         while self.ring_bytes > RING_BYTES
             && let Some(oldest) = self.ring.pop_front()
         {
             self.ring_bytes -= oldest.len();
         }
-        self.send(frame);
     }
 
     /// Tells every stream what is worth knowing now and stale soon, such as measurements: nothing is kept.
     pub fn publish_passing(&mut self, event: &str, data: &impl Serialize) {
         if !self.streams.is_empty() {
-            self.send(format!("event: {event}\ndata: {}\n\n", json(data)).into());
+            self.send(&format!("event: {event}\ndata: {}\n\n", json(data)));
         }
     }
 
     /// Opens a stream that begins after `last` when everything since then is still here, and with `snapshot`, the
-    /// whole state, when it is not.
+    /// whole state, when it is not. The receiver is disconnected when the stream was dropped or the Panel ends.
     pub fn subscribe<S: Serialize>(
         &mut self,
         last: Option<EventId>,
         snapshot: impl FnOnce() -> S,
-    ) -> Result<Subscription, TooMany> {
-        self.streams.retain(|stream| stream.open.strong_count() > 0);
+    ) -> Result<Receiver<Vec<u8>>, TooMany> {
+        if self.streams.len() >= MAX_STREAMS {
+            // A sender learns only by sending that its page has left; a comment says nothing to those that have not.
+            self.send(":\n\n");
+        }
         if self.streams.len() >= MAX_STREAMS {
             return Err(TooMany);
         }
@@ -104,11 +89,14 @@ impl Broadcast {
                 format!("retry: 1000\nid: {id}\nevent: snapshot\ndata: {}\n\n", json(&snapshot()))
             }
         };
-        let (to_stream, frames) = bounded(QUEUE);
-        let _ = to_stream.try_send(first.into()); // a new queue has room
-        let open = Arc::new(());
-        self.streams.push(Stream { frames: to_stream, open: Arc::downgrade(&open) });
-        Ok(Subscription { frames, _open: open })
+        let (to_stream, pieces) = bounded(QUEUE);
+        let _ = to_stream.try_send(first.into_bytes()); // a new queue has room
+        self.streams.push(to_stream);
+        Ok(pieces)
+    }
+
+    pub fn has_streams(&self) -> bool {
+        !self.streams.is_empty()
     }
 
     /// How many streams were dropped because they did not keep up.
@@ -120,11 +108,11 @@ impl Broadcast {
         let last = last.filter(|last| last.epoch == self.epoch)?;
         let missed = usize::try_from(self.newest.checked_sub(last.number)?).ok()?;
         let from = self.ring.len().checked_sub(missed)?;
-        Some(self.ring.range(from..).map(AsRef::as_ref).collect())
+        Some(self.ring.range(from..).map(String::as_str).collect())
     }
 
-    fn send(&mut self, frame: Frame) {
-        self.streams.retain(|stream| match stream.frames.try_send(frame.clone()) {
+    fn send(&mut self, frame: &str) {
+        self.streams.retain(|stream| match stream.try_send(frame.as_bytes().to_vec()) {
             Ok(()) => true,
             Err(TrySendError::Disconnected(_)) => false,
             Err(TrySendError::Full(_)) => {
@@ -161,8 +149,8 @@ impl FromStr for EventId {
 mod tests {
     use super::*;
 
-    fn drain(subscription: &Subscription) -> String {
-        subscription.frames.try_iter().map(|frame| frame.to_string()).collect()
+    fn drain(stream: &Receiver<Vec<u8>>) -> String {
+        stream.try_iter().map(|piece| String::from_utf8(piece).unwrap()).collect()
     }
 
     fn last_id(text: &str) -> EventId {
@@ -211,7 +199,7 @@ mod tests {
             assert!(drain(&reading).ends_with(&format!("data: {number}\n\n")));
         }
         assert_eq!(broadcast.dropped(), 1);
-        let received = slow.frames.iter().count(); // ends, since the stream is disconnected
+        let received = slow.iter().count(); // ends, since the stream is disconnected
         assert_eq!(received, QUEUE);
     }
 

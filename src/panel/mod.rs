@@ -1,6 +1,9 @@
 //! The Panel.
+pub mod agents;
 pub mod config;
 pub mod events;
+pub mod hub;
+pub mod problem;
 pub mod secret;
 pub mod store;
 pub mod time;

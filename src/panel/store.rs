@@ -13,6 +13,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -132,7 +133,10 @@ impl Store {
             Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { dir: dir.into() }),
             Err(TryLockError::Error(cause)) => return Err(at("lock", dir)(cause)),
         }
-        store.data.epoch += 1;
+        // Seconds since 1970 keep it growing even when this directory was lost and begins anew: Agents refuse a
+        // Panel of an older epoch than they have seen.
+        let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        store.data.epoch = clock.max(store.data.epoch + 1);
         store.changed = true;
         store.commit()?;
         Ok(store)
@@ -201,6 +205,12 @@ impl Store {
         self.data.servers.get(node)?.get(id)
     }
 
+    /// The record with the stored ids, for those that borrow all of it.
+    pub fn server_entry(&self, (node, id): &ServerKey) -> Option<(&NodeId, &ServerId, &ServerRecord)> {
+        let (node, servers) = self.data.servers.get_key_value(node)?;
+        servers.get_key_value(id).map(|(id, record)| (node, id, record))
+    }
+
     /// The record to change in place; durable with the next [`Store::commit`].
     pub fn server_mut(&mut self, (node, id): &ServerKey) -> Option<&mut ServerRecord> {
         let record = self.data.servers.get_mut(node)?.get_mut(id)?;
@@ -240,6 +250,11 @@ impl Store {
         let removed = self.data.commands.remove(id)?;
         self.changed = true;
         Some(removed)
+    }
+
+    /// Whether there is something to commit.
+    pub fn is_changed(&self) -> bool {
+        self.changed
     }
 
     /// Makes everything since the last commit durable; does nothing when nothing has changed.
@@ -416,7 +431,7 @@ mod tests {
         drop(store);
 
         let store = Store::open_to_serve(dir.path()).unwrap();
-        assert_eq!(store.epoch(), first + 1);
+        assert!(store.epoch() > first && first > 1_700_000_000);
         assert_eq!(store.server(&key), Some(&record));
         assert_eq!(store.command("c1"), Some(&pending));
         let mode = fs::metadata(store.path()).unwrap().mode();

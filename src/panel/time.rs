@@ -20,7 +20,15 @@ impl Time {
         Time(self.0.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
     }
 
-    /// How long it is until `self`, zero when that is past.
+    pub fn before(self, span: Duration) -> Time {
+        Time(self.0.saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    pub fn distance(self, other: Time) -> Duration {
+        Duration::from_millis(self.0.abs_diff(other.0))
+    }
+
+    /// How long `self` is after `earlier`, zero when it is not.
     pub fn since(self, earlier: Time) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
