@@ -1,10 +1,124 @@
-//! The Panel.
-pub mod agents;
+//! The Panel: the control plane that Agents dial, with its page and API, in one process of blocking threads.
+//!
+//! ```text
+//! Agent --ws--> gate -> agents -> link (agent-read, agent-write) --Message--> hub <--ask-- http-N <- gate <--http-- page
+//!                                        ^--------- Line ----------------------'  `--server-sent events--------------^
+//! ```
+//!
+//! | thread | blocks on | ends when |
+//! |---|---|---|
+//! | main | one `select!` | signal, or another thread has ended |
+//! | signals | signal-hook `forever()` | `Handle::close()`; a second signal exits at once |
+//! | hub | one `select!`; owns all state | [`hub::Hub::shutdown`] |
+//! | agents | upgrades from the gate | [`agents::Agents::shutdown`] |
+//! | agent-read, agent-write | one node's socket, its outbox | the link ends |
+//! | two gates with their threads | accept, requests | `Gate::shutdown` |
+//!
+//! Knows `protocol`, `link` and `gate`; never Docker and never the Agent's own code.
+
 pub mod config;
-pub mod events;
-pub mod hub;
-pub mod problem;
+
 pub mod secret;
 pub mod store;
 pub mod time;
+
 pub mod wire;
+
+pub mod events;
+pub mod hub;
+pub mod problem;
+
+pub mod agents;
+pub mod limit;
+
+pub mod api;
+pub mod guard;
+pub mod page;
+
+mod nodes;
+mod serve;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::Write;
+use std::process::ExitCode;
+
+use config::Invocation;
+pub use serve::ServeError;
+use store::StoreError;
+
+/// Does what the command line asks for, and gives the process's exit code: 0, 1 for a failure, 2 for a wrong
+/// configuration.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let (invocation, config) = match config::read(arguments, std::env::var_os) {
+        Ok(read) => read,
+        Err(fault) => {
+            eprintln!("longshore-panel: {fault}");
+            return ExitCode::from(2);
+        }
+    };
+    log_to_stderr(config.log_level);
+    let done = match invocation {
+        Invocation::Help => print(config::HELP),
+        Invocation::Version => print(concat!("longshore-panel ", env!("CARGO_PKG_VERSION"), "\n")),
+        Invocation::NodeAdd { id, secret_to } => nodes::add(&config.data_dir, &id, secret_to),
+        Invocation::NodeList => nodes::list(&config.data_dir),
+        Invocation::NodeRemove { id } => nodes::remove(&config.data_dir, &id),
+        Invocation::Serve => serve::run(config).map_err(PanelError::Serve),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            eprintln!("longshore-panel: {fault}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why the Panel did not do what it was asked for.
+#[derive(Debug)]
+pub enum PanelError {
+    Store(StoreError),
+    /// The system has no random numbers.
+    Random,
+    /// Standard output is closed.
+    Output(std::io::Error),
+    Serve(ServeError),
+}
+
+fn print(text: &str) -> Result<(), PanelError> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(PanelError::Output)
+}
+
+/// One line each: time, level, part, text. Control characters are shown as escapes, so that what a peer has said
+/// cannot make lines of its own.
+fn log_to_stderr(level: log::LevelFilter) {
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(level).format(|out, record| {
+        let text = record.args().to_string();
+        let shown: String = text.chars().flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] }).collect();
+        writeln!(out, "{} {:5} {}: {shown}", time::Time::now(), record.level(), record.target())
+    });
+    // Fails only when a logger is set already, by a test in the same process: then that one is used.
+    let _ = builder.try_init();
+}
+
+impl fmt::Display for PanelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PanelError::Store(cause) => cause.fmt(f),
+            PanelError::Random => f.write_str("the system gave no random numbers"),
+            PanelError::Output(cause) => write!(f, "standard output: {cause}"),
+            PanelError::Serve(cause) => cause.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for PanelError {}
+
+impl From<StoreError> for PanelError {
+    fn from(cause: StoreError) -> PanelError {
+        PanelError::Store(cause)
+    }
+}

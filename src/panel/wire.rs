@@ -317,6 +317,17 @@ pub fn merge(spec: &mut Map<String, Value>, patch: &Map<String, Value>) {
     }
 }
 
+impl std::fmt::Display for WireError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            WireError::NotJson => f.write_str("what is no JSON object with a type"),
+            WireError::Incomplete(what) => write!(f, "an incomplete {what}"),
+        }
+    }
+}
+
+impl std::error::Error for WireError {}
+
 fn lenient<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: serde::Deserializer<'de>,

@@ -92,6 +92,18 @@ impl Fleet {
         Ok(())
     }
 
+    /// Forgets commands that nobody will answer any more.
+    fn forget_old(&mut self, now: Time) {
+        let is_old = |command: &CommandRecord| now.since(command.deadline) > REMEMBERED;
+        let old: Vec<String> =
+            self.store.commands().filter(|(_, command)| is_old(command)).map(|(id, _)| id.clone()).collect();
+        for id in old {
+            self.store.remove_command(&id);
+            self.sent_on.remove(&id);
+            self.progress.remove(&id);
+        }
+    }
+
     fn stage(&mut self, order: Order, reply: Option<Sender<Result<Accepted, Problem>>>) {
         let key = order.server.clone().map(|server| (order.node.clone(), server));
         if let (Some(key), "create_server") = (&key, order.action.as_str()) {
@@ -101,6 +113,7 @@ impl Fleet {
             }
         }
         let created = Time::now();
+        self.forget_old(created);
         let deadline = created.after(self.patience(&order, key.as_ref()));
         let id = self.new_command_id();
         info!("node {}: command {id}: {} {}", order.node, order.action, server_or_node(order.server.as_ref()));
@@ -159,8 +172,10 @@ impl Fleet {
         // Should the link have gone meanwhile, the next one gets it.
         if let Some(link) = self.nodes.get(&command.node).and_then(|live| live.link.as_ref()) {
             let server = command.server.as_ref();
-            link.line.send(wire::command(id, &command.node, server, &command.action, &command.payload));
-            self.sent_on.insert(id.to_owned(), link.number);
+            let text = wire::command(id, &command.node, server, &command.action, &command.payload);
+            if link.line.send(text) {
+                self.sent_on.insert(id.to_owned(), link.number);
+            }
         }
     }
 
@@ -297,7 +312,7 @@ impl Fleet {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Tells commands whose deadline has passed as unknown, and forgets those that nobody will answer any more.
+    /// Tells commands whose deadline has passed as unknown.
     pub fn expire(&mut self, now: Time) {
         while let Some((deadline, id)) = self.deadlines.pop_first() {
             if deadline > now {
@@ -315,16 +330,6 @@ impl Fleet {
             if let Some(key) = command.server_key() {
                 self.tell_server(&key);
             }
-        }
-        let forgotten: Vec<String> = self
-            .store
-            .commands()
-            .filter(|(_, command)| now.since(command.deadline) > REMEMBERED)
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in forgotten {
-            self.store.remove_command(&id);
-            self.sent_on.remove(&id);
         }
     }
 

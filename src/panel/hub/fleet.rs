@@ -256,8 +256,9 @@ impl Fleet {
         match self.nodes.get_mut(node).and_then(|live| live.link.as_mut()) {
             Some(link) if link.listing.is_some() => link.list_again = true,
             Some(link) => {
-                link.line.send(wire::command(&id, node, None, "list_servers", &Value::Null));
-                link.listing = Some(id);
+                if link.line.send(wire::command(&id, node, None, "list_servers", &Value::Null)) {
+                    link.listing = Some(id);
+                }
             }
             None => {}
         }

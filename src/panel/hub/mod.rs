@@ -11,7 +11,7 @@ mod views;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, at, bounded, never, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, at, bounded, never, select};
 use log::{error, warn};
 use serde::Serialize;
 
@@ -99,8 +99,8 @@ impl Hub {
     /// Closes all links with 1001 and all streams, and writes the store. False when that takes past `deadline`.
     pub fn shutdown(self, deadline: Instant) -> bool {
         let _ = self.handle.asks.send_deadline(Event::Stop, deadline); // ended already: all the better
-        let _ = self.ended.recv_deadline(deadline);
-        self.thread.is_finished() && self.thread.join().is_ok()
+        let ended = self.ended.recv_deadline(deadline);
+        ended == Err(RecvTimeoutError::Disconnected) && self.thread.join().is_ok()
     }
 }
 

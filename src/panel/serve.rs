@@ -1,0 +1,154 @@
+//! The running Panel: opens everything in order, waits for a signal, closes everything in reverse.
+//!
+//! Runs on the main thread and owns all handles. It exits 0 after a signal, and 1 when a thread that has to be there
+//! has ended or did not come to its end in time.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded, select};
+use log::{error, info};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals};
+
+use super::agents::Agents;
+use super::api::{self, Api};
+use super::config::Config;
+use super::events::MAX_STREAMS;
+use super::guard::Guard;
+use super::hub::Hub;
+use super::store::{Store, StoreError};
+use crate::gate::{self, Gate, GateError};
+
+/// From the signal to the end of the process.
+const SHUTDOWN: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub enum ServeError {
+    Store(StoreError),
+    Bind { key: &'static str, address: SocketAddr, cause: io::Error },
+    Gate(GateError),
+    Start(io::Error),
+    /// This thread has ended although nobody asked it to.
+    Lost(&'static str),
+    /// These did not end in time.
+    Stuck(Vec<&'static str>),
+}
+
+/// Serves until a signal comes.
+pub fn run(config: Config) -> Result<(), ServeError> {
+    // Both ports before anything else: a Panel that cannot be reached must not begin a new epoch.
+    let http_listener = bind("HTTP_ADDR", config.http_addr)?;
+    let agent_listener = bind("AGENT_ADDR", config.agent_addr)?;
+    let store = Store::open_to_serve(&config.data_dir).map_err(ServeError::Store)?;
+    let epoch = store.epoch();
+    let signals = SignalThread::start().map_err(ServeError::Start)?;
+    let hub = Hub::start(store).map_err(ServeError::Start)?;
+    let agents = Agents::start(agent_listener, hub.handle()).map_err(ServeError::Gate)?;
+    let api = Api::new(hub.handle(), Guard::new(config.http_hosts, config.http_addr.ip()));
+    let limits = gate::Config {
+        connections: MAX_STREAMS + 4 * api::MAX_CALLS,
+        requests: api::MAX_CALLS,
+        streams: MAX_STREAMS,
+        ..gate::Config::default()
+    };
+    let http = Gate::start(http_listener, limits, api).map_err(ServeError::Gate)?;
+    announce(http.address(), agents.address());
+    info!("longshore-panel {}: ready, epoch {epoch}", env!("CARGO_PKG_VERSION"));
+
+    let http_ended = http.ended();
+    let cause = select! {
+        recv(signals.received) -> signal => signal.map(Cause::Signal).unwrap_or(Cause::Lost("signals")),
+        recv(hub.ended()) -> _ => Cause::Lost("hub"),
+        recv(agents.ended()) -> _ => Cause::Lost("agents"),
+        recv(http_ended) -> _ => Cause::Lost("http"),
+    };
+    match cause {
+        Cause::Signal(name) => info!("{name}: stopping"),
+        Cause::Lost(thread) => error!("thread {thread} has ended, which it must not: stopping"),
+    }
+
+    let deadline = Instant::now() + SHUTDOWN;
+    // The hub first: it ends the streams and tells every node, so that the others have less to wait for.
+    let ended = [
+        ("hub", hub.shutdown(deadline)),
+        ("agents", agents.shutdown(deadline)),
+        ("http", http.shutdown(deadline).inspect_err(|stuck| error!("{stuck}")).is_ok()),
+        ("signals", signals.shutdown()),
+    ];
+    let stuck: Vec<_> = ended.into_iter().filter(|(_, ended)| !ended).map(|(name, _)| name).collect();
+    match cause {
+        Cause::Lost(thread) => Err(ServeError::Lost(thread)),
+        Cause::Signal(_) if stuck.is_empty() => Ok(()),
+        Cause::Signal(_) => Err(ServeError::Stuck(stuck)),
+    }
+}
+
+enum Cause {
+    Signal(&'static str),
+    Lost(&'static str),
+}
+
+fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).map_err(|cause| ServeError::Bind { key, address, cause })
+}
+
+/// One line on standard output for people and for whoever started the Panel with port 0. It may be closed.
+fn announce(http: SocketAddr, agents: SocketAddr) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "longshore-panel: page http://{http}/ agents ws://{agents}/").and_then(|()| out.flush());
+}
+
+/// Turns signals into messages.
+struct SignalThread {
+    received: Receiver<&'static str>,
+    handle: Handle,
+    thread: JoinHandle<()>,
+}
+
+impl SignalThread {
+    fn start() -> io::Result<SignalThread> {
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        let handle = signals.handle();
+        let (to_main, received) = bounded(1);
+        let thread = Builder::new().name("signals".into()).spawn(move || {
+            let mut stopping = false;
+            for signal in signals.forever() {
+                match (signal, stopping) {
+                    // A closed terminal is no reason to stop, and there is nothing to read again.
+                    (SIGHUP, _) => {}
+                    (_, false) => {
+                        stopping = true;
+                        let _ = to_main.send(if signal == SIGINT { "SIGINT" } else { "SIGTERM" });
+                    }
+                    // Whoever asks twice does not want to wait. What was accepted is on the disk.
+                    (_, true) => std::process::exit(1),
+                }
+            }
+        })?;
+        Ok(SignalThread { received, handle, thread })
+    }
+
+    fn shutdown(self) -> bool {
+        self.handle.close();
+        self.thread.join().is_ok()
+    }
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServeError::Store(cause) => cause.fmt(f),
+            ServeError::Bind { key, address, cause } => write!(f, "{key}={address}: {cause}"),
+            ServeError::Gate(cause) => cause.fmt(f),
+            ServeError::Start(cause) => write!(f, "start: {cause}"),
+            ServeError::Lost(thread) => write!(f, "thread {thread} has ended"),
+            ServeError::Stuck(threads) => write!(f, "threads did not end in time: {}", threads.join(", ")),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}
