@@ -364,7 +364,7 @@ mod tests {
 
     #[test]
     fn ids_are_made_from_names() {
-        let made = |name| new_server_id(Some(name)).unwrap().to_string();
+        let made = |name: &str| new_server_id(Some(name)).unwrap().to_string();
         assert!(made("Survival  World!").starts_with("survival-world-"));
         assert!(made("日本").starts_with("server-"));
         assert!(made(&"x".repeat(500)).len() <= 64);

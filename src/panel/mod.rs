@@ -50,7 +50,7 @@ use store::StoreError;
 /// Does what the command line asks for, and gives the process's exit code: 0, 1 for a failure, 2 for a wrong
 /// configuration.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let (invocation, config) = match config::read(arguments, std::env::var_os) {
+    let (invocation, config) = match config::read(arguments, |key| std::env::var_os(key)) {
         Ok(read) => read,
         Err(fault) => {
             eprintln!("longshore-panel: {fault}");

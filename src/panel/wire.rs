@@ -1,17 +1,16 @@
-//! The Panel's side of the unified format: commands to text, and what an Agent says to [`Message`].
+//! What an Agent says, as the hub needs it: [`Message`], made from what the protocol's Panel side has read.
 //!
 //! Pure; runs on the thread that reads a node's link. An Agent of another version may say more than is known here:
-//! unknown fields are ignored, unknown events are [`Message::Other`], and only what has no sense is refused.
+//! unknown fields are ignored, unknown words for a reason count as none, unknown events are [`Event::Other`].
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::time::Time;
-use crate::protocol::{NodeId, Reason, ServerId, Status};
+use crate::protocol::panel_side::{self, AgentConnected, AgentEvent, ErrorBody, FromAgent};
+use crate::protocol::{Reason, ServerId, Skip, Status};
 
 /// What an Agent says.
 #[derive(Debug)]
@@ -50,7 +49,7 @@ pub struct Success {
 }
 
 /// An error as the Agent tells it: a code of the contract and a plain sentence.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     pub code: String,
     pub message: String,
@@ -58,31 +57,12 @@ pub struct Failure {
 
 #[derive(Debug)]
 pub enum Event {
-    Connected(Connected),
+    Connected(AgentConnected),
     Stopping,
     StatusChanged(StatusChange),
     Progress(Progress),
     Gap,
     Other,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Connected {
-    #[serde(default)]
-    pub version: String,
-    pub boot_id: String,
-    #[serde(default)]
-    pub servers: Vec<KnownServer>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct KnownServer {
-    pub server_id: ServerId,
-    pub status: Status,
-    #[serde(default)]
-    pub exit_code: Option<i64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -183,92 +163,28 @@ pub struct ServerFacts {
     pub resources: Option<Resources>,
 }
 
-/// Why a frame says nothing.
-#[derive(Debug, PartialEq)]
-pub enum WireError {
-    NotJson,
-    /// A known type or event without what it must have.
-    Incomplete(&'static str),
-}
-
-/// One command as text.
-pub fn command(id: &str, node: &NodeId, server: Option<&ServerId>, action: &str, payload: &Value) -> String {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Frame<'a> {
-        id: &'a str,
-        r#type: &'static str,
-        action: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        server_id: Option<&'a ServerId>,
-        timestamp: Time,
-        agent_id: &'a NodeId,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        payload: Option<&'a Value>,
-    }
-    let frame = Frame {
-        id,
-        r#type: "command",
-        action,
-        server_id: server,
-        timestamp: Time::now(),
-        agent_id: node,
-        payload: Some(payload).filter(|payload| !payload.is_null()),
-    };
-    serde_json::to_string(&frame).expect("strings and JSON values always serialise")
-}
-
-/// The greeting by which an Agent knows which Panel is the newest.
-pub fn hello(epoch: u64) -> String {
-    format!(r#"{{"type":"hello","epoch":{epoch}}}"#)
-}
-
 /// Decodes one text frame.
 ///
 /// # Errors
 /// The frame is to be counted and skipped; the link stays up.
-pub fn decode(text: &str) -> Result<Message, WireError> {
-    #[derive(Deserialize)]
-    struct Envelope<'a> {
-        #[serde(borrow)]
-        r#type: Cow<'a, str>,
-        #[serde(borrow)]
-        data: Option<&'a RawValue>,
-        id: Option<String>,
-        success: Option<bool>,
-        message: Option<String>,
-        error: Option<Failure>,
-        event: Option<String>,
-        seq: Option<u64>,
-        #[serde(rename = "bootId")]
-        boot: Option<String>,
-    }
-    let frame: Envelope = serde_json::from_str(text).map_err(|_| WireError::NotJson)?;
-    Ok(match &*frame.r#type {
-        "response" => {
-            let id = frame.id.ok_or(WireError::Incomplete("response"))?;
-            let outcome = match (frame.success, frame.error) {
-                (Some(true), _) => Ok(Success { message: frame.message, data: frame.data.map(RawValue::to_owned) }),
-                (Some(false), Some(error)) => Err(error),
-                _ => return Err(WireError::Incomplete("response")),
-            };
-            Message::Response(Response { id, outcome })
+pub fn decode(text: &str) -> Result<Message, Skip> {
+    Ok(match panel_side::decode(text)? {
+        FromAgent::Response(response) => Message::Response(Response::try_from(response)?),
+        FromAgent::Event(event) if event.event == "resource_update" => Message::Usage(event.data()?),
+        FromAgent::Event(AgentEvent { seq, boot_id, event, data, .. }) => {
+            let seq = seq.map(|number| Seq { boot: boot_id, number });
+            Message::Event { seq, event: event_of(&event, &data)? }
         }
-        "event" => {
-            let name = frame.event.ok_or(WireError::Incomplete("event"))?;
-            if name == "resource_update" {
-                return parse(frame.data, "resource_update").map(Message::Usage);
-            }
-            let event = event(&name, frame.data)?;
-            Message::Event { seq: frame.seq.map(|number| Seq { boot: frame.boot, number }), event }
-        }
-        "system_info" => Message::SystemInfo(parse(frame.data, "system_info")?),
-        "heartbeat" => Message::Heartbeat,
-        _ => Message::Other,
+        FromAgent::SystemInfo { data } => Message::SystemInfo(parse(&data, "system_info")?),
+        FromAgent::Heartbeat(_) => Message::Heartbeat,
+        FromAgent::Pong { .. }
+        | FromAgent::LegacyStatus { .. }
+        | FromAgent::LegacyOutput(_)
+        | FromAgent::LegacyError { .. } => Message::Other,
     })
 }
 
-fn event(name: &str, data: Option<&RawValue>) -> Result<Event, WireError> {
+fn event_of(name: &str, data: &RawValue) -> Result<Event, Skip> {
     Ok(match name {
         "agent_connected" => Event::Connected(parse(data, "agent_connected")?),
         "agent_stopping" => Event::Stopping,
@@ -279,9 +195,23 @@ fn event(name: &str, data: Option<&RawValue>) -> Result<Event, WireError> {
     })
 }
 
-fn parse<T: for<'de> Deserialize<'de>>(data: Option<&RawValue>, what: &'static str) -> Result<T, WireError> {
-    let text = data.ok_or(WireError::Incomplete(what))?.get();
-    serde_json::from_str(text).map_err(|_| WireError::Incomplete(what))
+fn parse<T: for<'de> Deserialize<'de>>(data: &RawValue, what: &'static str) -> Result<T, Skip> {
+    serde_json::from_str(data.get()).map_err(|_| Skip::Malformed(what))
+}
+
+/// An answer without an id belongs to no command of ours, and one that neither succeeds nor fails says nothing.
+impl TryFrom<panel_side::Response> for Response {
+    type Error = Skip;
+
+    fn try_from(response: panel_side::Response) -> Result<Response, Skip> {
+        let id = response.id.ok_or(Skip::Malformed("response"))?;
+        let outcome = match (response.success, response.error) {
+            (true, _) => Ok(Success { message: response.message, data: response.data }),
+            (false, Some(ErrorBody { code, message })) => Err(Failure { code, message }),
+            (false, None) => return Err(Skip::Malformed("response")),
+        };
+        Ok(Response { id, outcome })
+    }
 }
 
 impl Success {
@@ -310,23 +240,19 @@ impl Failure {
     }
 }
 
-/// Merges an update over a spec, field by field as the Agent does.
+/// Lays an update over a spec as the Agent does: objects are merged name by name, `ports` is one value in either of
+/// its shapes, and `null` goes back to the default.
 pub fn merge(spec: &mut Map<String, Value>, patch: &Map<String, Value>) {
     for (field, value) in patch {
-        spec.insert(field.clone(), value.clone());
-    }
-}
-
-impl std::fmt::Display for WireError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            WireError::NotJson => f.write_str("what is no JSON object with a type"),
-            WireError::Incomplete(what) => write!(f, "an incomplete {what}"),
+        match (spec.get_mut(field), value) {
+            (_, Value::Null) => drop(spec.remove(field)),
+            (Some(Value::Object(old)), Value::Object(new)) if field != "ports" => {
+                old.extend(new.iter().map(|(name, value)| (name.clone(), value.clone())));
+            }
+            _ => drop(spec.insert(field.clone(), value.clone())),
         }
     }
 }
-
-impl std::error::Error for WireError {}
 
 fn lenient<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
@@ -339,6 +265,8 @@ where
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn check(text: &str, expected: &str) {
@@ -351,32 +279,32 @@ mod tests {
         let cases = [
             (r#"{"id":"c","type":"response","success":true,"message":"Done","data":{"status":"running"}}"#, "Done"),
             (r#"{"id":"c","type":"response","success":false,"error":{"code":"X","message":"y"}}"#, r#"code: "X""#),
-            (r#"{"id":"c","type":"response","success":false}"#, r#"Incomplete("response")"#),
-            (r#"{"type":"response","success":true}"#, r#"Incomplete("response")"#),
-            (r#"{"type":"event","event":"agent_stopping","seq":4}"#, "number: 4"),
-            (r#"{"type":"event","event":"agent_connected","bootId":"a","seq":4,"data":{"bootId":"b"}}"#, "Connected"),
+            (r#"{"id":"c","type":"response","success":false}"#, r#"Malformed("response")"#),
+            (r#"{"type":"response","success":true}"#, r#"Malformed("response")"#),
+            (r#"{"type":"event","event":"agent_stopping","seq":4,"data":{}}"#, "number: 4"),
+            (r#"{"type":"event","event":"agent_connected","bootId":"a","seq":4,"data":{"version":"1","bootId":"b","capabilities":[],"servers":[{"serverId":"s","status":"running"}]}}"#, "Connected"),
             (
                 r#"{"type":"event","event":"server_status_changed","data":{"serverId":"s","previousStatus":"?","currentStatus":"crashed","reason":"new_word","exitCode":3}}"#,
                 "current_status: Crashed, reason: None, exit_code: Some(3)",
             ),
-            (r#"{"type":"event","event":"server_status_changed","data":{"serverId":"../s"}}"#, "Incomplete"),
+            (r#"{"type":"event","event":"server_status_changed","data":{"serverId":"../s"}}"#, "Malformed"),
             (
                 r#"{"type":"event","event":"resource_update","data":{"serverId":"s","cpu":1.5,"memory":{"used":7}}}"#,
                 "used: 7",
             ),
             (r#"{"type":"event","event":"something_new","data":[]}"#, "Other"),
-            (r#"{"type":"ev\u0065nt","event":"agent_stopping"}"#, "Stopping"),
+            (r#"{"type":"ev\u0065nt","event":"agent_stopping","data":{}}"#, "Stopping"),
             (r#"{"type":"system_info","data":{"os":"Debian","cpuCount":4}}"#, "cpu_count: 4"),
             (r#"{"type":"heartbeat","data":{}}"#, "Heartbeat"),
-            (r#"{"type":"server_output","data":{}}"#, "Other"),
-            ("[]", "NotJson"),
+            (r#"{"type":"pong","data":{}}"#, "Other"),
+            (r#"{"type":"new"}"#, "UnknownType"),
+            ("[]", "NotAnObject"),
             ("{", "NotJson"),
-            ("{}", "NotJson"),
         ];
         for (text, expected) in cases {
             check(text, expected);
         }
-        check(&format!(r#"{{"type":"heartbeat","data":{}}}"#, "[".repeat(100_000)), "NotJson");
+        check(&format!(r#"{{"type":"heartbeat","data":{}}}"#, "[".repeat(100_000)), "TooDeep");
     }
 
     #[test]
@@ -401,14 +329,11 @@ mod tests {
     }
 
     #[test]
-    fn a_command_has_the_unified_shape() {
-        let (node, server) = ("n".parse().unwrap(), "s".parse().unwrap());
-        let text = command("c1", &node, Some(&server), "stop_server", &serde_json::json!({"timeout": 3}));
-        let mut value: Value = serde_json::from_str(&text).unwrap();
-        assert!(value["timestamp"].take().is_string());
-        let expected = serde_json::json!({"id": "c1", "type": "command", "action": "stop_server", "serverId": "s",
-            "timestamp": null, "agentId": "n", "payload": {"timeout": 3}});
-        assert_eq!(value, expected);
-        assert!(!command("c1", &node, None, "system.ping", &Value::Null).contains("payload"));
+    fn an_update_is_laid_over_a_spec() {
+        let object = |value: Value| value.as_object().cloned().unwrap();
+        let mut spec = object(json!({"image": "a", "name": "n", "limits": {"memory": 1, "pids": 2}, "ports": {"1": 2}}));
+        merge(&mut spec, &object(json!({"limits": {"memory": 3}, "ports": {"4": 5}, "name": null, "tty": true})));
+        let expected = json!({"image": "a", "limits": {"memory": 3, "pids": 2}, "ports": {"4": 5}, "tty": true});
+        assert_eq!(spec, object(expected));
     }
 }

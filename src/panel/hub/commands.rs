@@ -4,7 +4,7 @@
 //! no answer when a link begins is sent again under the same id, which Agents do not run twice: so an answer that
 //! was lost with a link or with the Panel itself is asked for again, and each command is resolved once.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{debug, error, info};
@@ -16,7 +16,7 @@ use crate::panel::problem::Problem;
 use crate::panel::store::{CommandRecord, ServerKey};
 use crate::panel::time::Time;
 use crate::panel::wire::{self, Failure, Progress, Response, Success};
-use crate::protocol::{NodeId, ServerId, Status};
+use crate::protocol::{NodeId, ServerId, Status, panel_side};
 
 /// Commands without an answer that one node may have.
 const MAX_PENDING: usize = 1_000;
@@ -172,7 +172,9 @@ impl Fleet {
         // Should the link have gone meanwhile, the next one gets it.
         if let Some(link) = self.nodes.get(&command.node).and_then(|live| live.link.as_ref()) {
             let server = command.server.as_ref();
-            let text = wire::command(id, &command.node, server, &command.action, &command.payload);
+            let payload = &command.payload;
+            let (node, now) = (Some(&command.node), SystemTime::now());
+            let text = panel_side::command(id, node, &command.action, server, payload, now);
             if link.line.send(text) {
                 self.sent_on.insert(id.to_owned(), link.number);
             }
@@ -232,7 +234,7 @@ impl Fleet {
         if let Some(server) = start {
             let (node, action) = (command.node, "start_server".to_owned());
             self.stage(
-                Order { node, server: Some(server), action, payload: Value::Null, then_start: false, raw: false },
+                Order { node, server: Some(server), action, payload: Value::Object(Map::new()), then_start: false, raw: false },
                 None,
             );
         } else if let Some(key) = command.server_key() {

@@ -4,7 +4,7 @@
 //! again at every connection (use of resources, its system) is only here.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::Sender;
 use log::{debug, info, warn};
@@ -18,9 +18,10 @@ use crate::panel::secret::SecretHash;
 use crate::panel::store::{CommandRecord, NodeRecord, ServerKey, ServerRecord, Store};
 use crate::panel::time::Time;
 use crate::panel::wire::{
-    self, Connected, Event, Message, Progress, Resources, Seq, ServerFacts, StatusChange, Success, SystemInfo,
+    Event, Message, Progress, Resources, Seq, ServerFacts, StatusChange, Success, SystemInfo,
 };
-use crate::protocol::{NodeId, Reason, ServerId, Status};
+use crate::protocol::panel_side::{self, AgentConnected};
+use crate::protocol::{Action, NodeId, Reason, ServerId, Status};
 
 /// Servers that a node may tell of. A node that tells of more is wrong or worse, and must not fill the Panel.
 const MAX_SERVERS: usize = 2_000;
@@ -122,7 +123,7 @@ impl Fleet {
         }
         self.next_link += 1;
         let number = self.next_link;
-        line.send(wire::hello(self.store.epoch()));
+        line.send(panel_side::hello(self.store.epoch()));
         let live = self.nodes.entry(node.clone()).or_default();
         if let Some(older) = live.link.replace(Link { number, line, listing: None, list_again: false }) {
             info!("node {node}: link {} is replaced by link {number}", older.number);
@@ -223,7 +224,7 @@ impl Fleet {
     }
 
     /// The Agent's own word on what it runs, after all that it still had to deliver.
-    fn connected(&mut self, node: &NodeId, link: u64, seq: Option<Seq>, told: Connected) {
+    fn connected(&mut self, node: &NodeId, link: u64, seq: Option<Seq>, told: AgentConnected) {
         let live = self.nodes.entry(node.clone()).or_default();
         if live.link.as_ref().is_none_or(|current| current.number != link) {
             return; // an older link's list of servers is an older truth
@@ -236,7 +237,8 @@ impl Fleet {
             absent.remove(&server.server_id);
             self.learn(&(node.clone(), server.server_id), server.status, None, server.exit_code);
         }
-        for id in absent {
+        // A list that was cut short does not say what is absent.
+        for id in absent.into_iter().filter(|_| !told.truncated) {
             let key = (node.clone(), id);
             self.servers.entry(key.clone()).or_default().missing = true;
             if let Some(record) = self.store.server_mut(&key) {
@@ -256,7 +258,8 @@ impl Fleet {
         match self.nodes.get_mut(node).and_then(|live| live.link.as_mut()) {
             Some(link) if link.listing.is_some() => link.list_again = true,
             Some(link) => {
-                if link.line.send(wire::command(&id, node, None, "list_servers", &Value::Null)) {
+                let action = panel_side::action(&id, Some(node), &Action::ListServers, SystemTime::now());
+                if link.line.send(action) {
                     link.listing = Some(id);
                 }
             }
