@@ -95,6 +95,8 @@ fn print(text: &str) -> Result<(), PanelError> {
 /// cannot make lines of its own.
 fn log_to_stderr(level: log::LevelFilter) {
     let mut builder = env_logger::Builder::new();
+    // It reports the end of its own listener, which is how it is stopped, as errors.
+    builder.filter_module("tiny_http", log::LevelFilter::Off);
     builder.filter_level(level).format(|out, record| {
         let text = record.args().to_string();
         let shown: String = text.chars().flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] }).collect();

@@ -220,15 +220,18 @@ impl Success {
         self.data.as_deref().and_then(|data| serde_json::from_str(data.get()).ok()).unwrap_or_default()
     }
 
-    /// What an answer to `list_servers` says, server by server; entries without an id say nothing.
+    /// What an answer to `list_servers` says, server by server. An entry that cannot be read says nothing, and takes
+    /// no other with it.
     pub fn listed(&self) -> BTreeMap<ServerId, ServerFacts> {
         #[derive(Deserialize)]
-        struct List {
-            servers: Vec<ServerFacts>,
+        struct List<'a> {
+            #[serde(borrow)]
+            servers: Vec<&'a RawValue>,
         }
         let list = self.data.as_deref().and_then(|data| serde_json::from_str::<List>(data.get()).ok());
-        let servers = list.map_or_else(Vec::new, |list| list.servers);
-        servers.into_iter().filter_map(|facts| Some((facts.server_id.clone()?, facts))).collect()
+        let entries = list.map_or_else(Vec::new, |list| list.servers);
+        let facts = entries.into_iter().filter_map(|entry| serde_json::from_str::<ServerFacts>(entry.get()).ok());
+        facts.filter_map(|facts| Some((facts.server_id.clone()?, facts))).collect()
     }
 }
 
@@ -312,7 +315,7 @@ mod tests {
         let success = |data: &str| Success { message: None, data: Some(RawValue::from_string(data.into()).unwrap()) };
         let facts = success(r#"{"serverId":"s","status":"stopped","exitCode":143,"killed":false}"#).facts();
         assert_eq!((facts.status, facts.exit_code), (Some(Status::Stopped), Some(143)));
-        let listed = success(r#"{"servers":[{"serverId":"a","status":"odd","uptime":3},{}],"count":2}"#).listed();
+        let listed = success(r#"{"servers":[{"serverId":"a","status":"odd","uptime":3},{},{"serverId":"../b"},4],"count":4}"#).listed();
         assert_eq!(listed.len(), 1);
         assert_eq!(listed.values().next().unwrap().uptime, Some(3));
         assert!(success("3").facts().status.is_none() && success("3").listed().is_empty());

@@ -49,6 +49,13 @@ export function bytes(count) {
   return mib >= 10 || mib === 0 ? `${Math.round(mib)} MiB` : `${mib.toFixed(1)} MiB`;
 }
 
+/** `36 / 64 MiB`, both in the unit of the whole. */
+export function ofBytes(part, whole) {
+  const [unit, name] = whole >= 2 ** 30 ? [2 ** 30, "GiB"] : [2 ** 20, "MiB"];
+  const short = (count) => (unit === 2 ** 30 && count < 10 * unit ? (count / unit).toFixed(1) : String(Math.round(count / unit)));
+  return `${short(part)} / ${short(whole)} ${name}`;
+}
+
 export function span(milliseconds) {
   const seconds = Math.max(0, Math.round(milliseconds / 1000));
   if (seconds < 60) return `${seconds} s`;

@@ -1,9 +1,9 @@
 // The list of servers: a row each, changed in place so that focus and selection stay where they are.
 
-import { alarm, attribute, bytes, copyButton, exactly, h, icon, say, span, text } from "./dom.js";
+import { alarm, attribute, bytes, copyButton, exactly, h, icon, ofBytes, say, span, text } from "./dom.js";
 import { askDelete } from "./forms.js";
 import { Refused, command, keyOf, nodes, onChange, serverPath, servers } from "./live.js";
-import { VERBS, detailOf, mark, othersOf, primaryOf, progressOf, remark, stateOf } from "./states.js";
+import { PENDING, VERBS, detailOf, mark, othersOf, primaryOf, progressOf, remark, stateOf } from "./states.js";
 
 /** A stop that takes longer than this offers "Kill now". */
 const LONG_STOP = 4_000;
@@ -219,8 +219,8 @@ class Row {
     const usage = server.lastStatus === "running" && state.tone !== "unknown" ? server.usage : undefined;
     this.cpu.show(usage && { share: usage.cpu / 100, words: `${usage.cpu.toFixed(usage.cpu < 10 ? 1 : 0)} %` });
     const limit = usage?.memory.limit;
-    const used = usage && bytes(usage.memory.used);
-    this.memory.show(usage && { share: limit ? usage.memory.used / limit : 0, words: used, title: limit ? `${used} of ${bytes(limit)}` : used });
+    const words = usage && (limit ? ofBytes(usage.memory.used, limit) : bytes(usage.memory.used));
+    this.memory.show(usage && { share: limit ? usage.memory.used / limit : 0, words, title: limit ? `${bytes(usage.memory.used)} of ${bytes(limit)}` : words });
   }
 
   showActions(server, state, online) {
@@ -230,13 +230,14 @@ class Row {
     this.kill.hidden = !(stopping && waited > LONG_STOP && !this.sending);
     attribute(this.kill, "aria-label", `Kill ${server.name} now`);
     const label = state.busy ? `${state.word}…` : this.verb ? VERBS[this.verb].label : "";
-    this.primary.hidden = !label;
+    if (!this.kill.hidden && document.activeElement === this.primary) this.kill.focus();
+    this.primary.hidden = !label || !this.kill.hidden;
     text(this.primary, label);
     attribute(this.primary, "aria-label", this.verb && !state.busy ? `${label} ${server.name}` : label);
     // A disabled button would lose the focus of whoever has just pressed it.
     attribute(this.primary, "aria-disabled", state.busy ? "true" : null);
     this.primary.classList.toggle("busy", Boolean(state.busy));
-    this.primary.classList.toggle("primary", !state.busy && ["start", "unsuspend"].includes(this.verb));
+    this.primary.classList.toggle("tinted", !state.busy && ["start", "unsuspend"].includes(this.verb));
     this.others = othersOf(server, online).filter((verb) => verb !== this.verb);
     this.more.hidden = this.others.length === 0;
     attribute(this.more, "aria-label", `More for ${server.name}`);
@@ -259,19 +260,18 @@ class Row {
   choose(verb) {
     this.menu.hidePopover();
     this.more.focus();
-    if (verb === "delete") askDelete(this.server, (body) => this.send("DELETE", "", "Deleting", body));
+    if (verb === "delete") askDelete(this.server, (body) => this.send("DELETE", "", PENDING.delete_server, "Delete", body));
     else this.act(verb);
   }
 
   act(verb) {
     if (!verb || (this.primary.getAttribute("aria-disabled") && verb !== "kill")) return;
-    const { path, action } = VERBS[verb];
-    const word = { start_server: "Starting", stop_server: "Stopping", restart_server: "Restarting", kill_server: "Killing", suspend_server: "Suspending", unsuspend_server: "Resuming" }[action];
-    this.send("POST", path, word);
+    const { path, action, label } = VERBS[verb];
+    this.send("POST", path, PENDING[action], label);
   }
 
   /** Shows the pending state before anything has left the page, and the true outcome when it comes. */
-  async send(method, path, word, body = {}) {
+  async send(method, path, word, label, body = {}) {
     const { name } = this.server;
     this.fail(null);
     this.sending = { word };
@@ -281,12 +281,12 @@ class Row {
       this.sending = null;
       this.update();
       const done = await outcome;
-      say(`${name}: ${done.message ?? `${word} is done`}`);
+      say(`${name}: ${done.message ?? `${label} is done`}`);
     } catch (refused) {
       this.sending = null;
       if (!(refused instanceof Refused)) throw refused;
       // Overtaken by another command, which tells its own outcome.
-      if (refused.code !== "SUPERSEDED") this.fail(`${word} did not work. ${refused.message}`);
+      if (refused.code !== "SUPERSEDED") this.fail(`${label} failed. ${refused.message}`);
       this.update();
     }
   }

@@ -27,7 +27,7 @@ const SHAPES = {
 };
 
 /** What a pending command makes of the state until its outcome comes. */
-const PENDING = {
+export const PENDING = {
   create_server: "Creating",
   start_server: "Starting",
   stop_server: "Stopping",
@@ -68,11 +68,11 @@ export function stateOf(server, online) {
 export function detailOf(server) {
   if (server.lastStatus === "crashed") {
     const why = { oom: "out of memory", gave_up: "gave up restarting", disk_limit: "disk full" }[server.reason];
-    const exit = server.exitCode === undefined ? null : `exit code ${server.exitCode}`;
+    const exit = server.exitCode === undefined ? null : `exit ${server.exitCode}`;
     return [why, exit].filter(Boolean).join(", ");
   }
   if (server.lastStatus === "stopped" && server.reason === "operator") return "from outside";
-  if (server.lastStatus === "stopped" && server.exitCode) return `exit code ${server.exitCode}`;
+  if (server.lastStatus === "stopped" && server.exitCode) return `exit ${server.exitCode}`;
   return "";
 }
 
