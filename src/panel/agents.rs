@@ -71,9 +71,11 @@ impl Agents {
     /// The gate could not be opened or the thread not be started.
     pub fn start(listener: TcpListener, hub: HubHandle) -> Result<Agents, GateError> {
         let (upgrades_tx, upgrades) = bounded(HANDSHAKES);
-        let limits = gate::Config { connections: HANDSHAKES, upgrades: Some(upgrades_tx), ..gate::Config::default() };
+        let limits =
+            gate::Config { connections: HANDSHAKES, upgrades: Some(upgrades_tx), ..gate::Config::default() };
         let gate = Gate::start(listener, limits, |_: gate::Request| {
-            gate::Response::text(426, "only the WebSocket of an Agent is served here\n").with("Upgrade", "websocket")
+            gate::Response::text(426, "only the WebSocket of an Agent is served here\n")
+                .with("Upgrade", "websocket")
         })?;
         let (stop, stopping) = bounded(1);
         let (end, ended) = bounded(0);
@@ -178,7 +180,10 @@ impl Reception {
             |request| {
                 let (node, secret) = identity(request)?;
                 match self.hub.admits(node.clone(), secret.clone()) {
-                    Ok(true) => Ok(asked = Some((node, secret))),
+                    Ok(true) => {
+                        asked = Some((node, secret));
+                        Ok(())
+                    }
                     Ok(false) => Err(refuse(401, "this node or its secret is not known here")),
                     Err(Unavailable) => Err(busy()),
                 }
@@ -265,12 +270,14 @@ fn identity(request: &Request) -> Result<(NodeId, SecretHash), Refuse> {
     let named = [request.headers.get("x-node-id"), request.query_value("nodeId")];
     let mut ids = named.into_iter().flatten();
     let id = ids.next().filter(|id| ids.all(|other| other == *id));
-    let node = id.and_then(|id| id.parse().ok()).ok_or_else(|| refuse(400, "no valid node id, or two of them"))?;
+    let node =
+        id.and_then(|id| id.parse().ok()).ok_or_else(|| refuse(400, "no valid node id, or two of them"))?;
     let bearer = request.headers.get("authorization").and_then(|value| {
         let (scheme, secret) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| secret.trim())
     });
-    let secret = bearer.filter(|secret| !secret.is_empty()).ok_or_else(|| refuse(401, "a bearer secret is needed"))?;
+    let secret =
+        bearer.filter(|secret| !secret.is_empty()).ok_or_else(|| refuse(401, "a bearer secret is needed"))?;
     Ok((node, SecretHash::of(secret.as_bytes())))
 }
 

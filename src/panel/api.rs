@@ -108,7 +108,10 @@ impl Api {
 
     fn health(&self) -> Response {
         match self.hub.nodes() {
-            Ok(_) => Response::json(200, concat!(r#"{"status":"healthy","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#)),
+            Ok(_) => Response::json(
+                200,
+                concat!(r#"{"status":"healthy","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#),
+            ),
             Err(_) => Response::json(503, r#"{"status":"unhealthy"}"#),
         }
     }
@@ -119,7 +122,8 @@ impl Api {
     }
 
     fn command(&self, id: &str) -> Result<Response, Problem> {
-        let unknown = || Problem::new(404, "COMMAND_NOT_FOUND", "This command is not known, or not any more.");
+        let unknown =
+            || Problem::new(404, "COMMAND_NOT_FOUND", "This command is not known, or not any more.");
         let command = self.hub.command(id.to_owned())?.ok_or_else(unknown)?;
         Ok(Response::json(200, body(&command)))
     }
@@ -146,7 +150,7 @@ impl Api {
             None => new_server_id(payload.get("name").and_then(Value::as_str))?,
             Some(_) => return Err(Problem::field("id", format!("Expected {ID_RULE}."))),
         };
-        if !payload.get("image").and_then(Value::as_str).is_some_and(|image| !image.trim().is_empty()) {
+        if payload.get("image").and_then(Value::as_str).is_none_or(|image| image.trim().is_empty()) {
             return Err(Problem::field("image", "The image to run is missing."));
         }
         let (action, payload) = ("create_server".to_owned(), Value::Object(payload));
@@ -191,7 +195,11 @@ impl Api {
     /// Gives the order, waits as long as the caller prefers, and tells the outcome.
     fn send(&self, request: &Request, order: Order, success: u16) -> Result<Response, Problem> {
         if depth(&order.payload) > MAX_DEPTH {
-            return Err(Problem::new(422, "INVALID_PAYLOAD", format!("The body is nested over {MAX_DEPTH} levels.")));
+            return Err(Problem::new(
+                422,
+                "INVALID_PAYLOAD",
+                format!("The body is nested over {MAX_DEPTH} levels."),
+            ));
         }
         let wait = wait(request.header("prefer"));
         let Accepted { pending, outcome } = self.hub.order(order)?;
@@ -299,9 +307,11 @@ fn in_field(field: &str, problem: Problem) -> Problem {
 /// An id that a person recognises, with four random digits so that it is new: `Survival World` gives
 /// `survival-world-3fa9`.
 fn new_server_id(name: Option<&str>) -> Result<ServerId, Problem> {
-    let random = Secret::generate().map_err(|_| Problem::new(500, "INTERNAL", "The system gave no random numbers."))?;
+    let random = Secret::generate()
+        .map_err(|_| Problem::new(500, "INTERNAL", "The system gave no random numbers."))?;
     let words = name.unwrap_or_default().to_lowercase();
-    let words: Vec<&str> = words.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let words: Vec<&str> =
+        words.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
     let mut slug = words.join("-");
     slug.truncate(48); // ASCII only
     let slug = if slug.is_empty() { "server" } else { slug.trim_end_matches('-') };

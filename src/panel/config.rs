@@ -153,7 +153,9 @@ fn invocation(words: &[String], secret_to: Option<SecretTo>) -> Result<Invocatio
         ["node", "add", id] => return Ok(Invocation::NodeAdd { id: node(id)?, secret_to }),
         ["node", "list"] => Invocation::NodeList,
         ["node", "remove", id] => Invocation::NodeRemove { id: node(id)? },
-        ["node", ..] => return Err(ConfigError::Usage("expected node add ID, node list or node remove ID".into())),
+        ["node", ..] => {
+            return Err(ConfigError::Usage("expected node add ID, node list or node remove ID".into()));
+        }
         [other, ..] => return Err(ConfigError::Usage(format!("unknown command \"{other}\""))),
     };
     match secret_to {
@@ -182,10 +184,9 @@ impl Settings {
             }
             let wrong = |expected: String| ConfigError::Line { path: path.clone(), number, expected };
             let (name, value) = line.split_once('=').ok_or_else(|| wrong("expected KEY=value".into()))?;
-            let key = KEYS
-                .into_iter()
-                .find(|key| *key == name.trim())
-                .ok_or_else(|| wrong(format!("unknown key {}, expected one of {}", name.trim(), KEYS.join(" "))))?;
+            let key = KEYS.into_iter().find(|key| *key == name.trim()).ok_or_else(|| {
+                wrong(format!("unknown key {}, expected one of {}", name.trim(), KEYS.join(" ")))
+            })?;
             self.set(key, unquoted(value.trim()).to_owned(), "config file");
         }
         Ok(())
@@ -211,7 +212,12 @@ impl Settings {
             data_dir: self.value("DATA_DIR", "/var/lib/longshore-panel", "an absolute path", |text| {
                 Some(PathBuf::from(text)).filter(|path| path.is_absolute())
             })?,
-            http_hosts: self.value("HTTP_HOSTS", "", "host names without port, with commas between", host_names)?,
+            http_hosts: self.value(
+                "HTTP_HOSTS",
+                "",
+                "host names without port, with commas between",
+                host_names,
+            )?,
             log_level: self.value("LOG_LEVEL", "info", "off, error, warn, info, debug or trace", |text| {
                 text.parse().ok()
             })?,
@@ -225,17 +231,15 @@ impl Settings {
         expected: &'static str,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Result<T, ConfigError> {
-        let (text, from) = self.0.get(key).map_or((default, "default"), |(text, from)| (text.as_str(), *from));
+        let (text, from) =
+            self.0.get(key).map_or((default, "default"), |(text, from)| (text.as_str(), *from));
         parse(text).ok_or_else(|| ConfigError::Value { key, value: text.to_owned(), from, expected })
     }
 }
 
 /// Values may stand in quotes, as in files that a shell or systemd reads too.
 fn unquoted(value: &str) -> &str {
-    ['"', '\'']
-        .into_iter()
-        .find_map(|quote| value.strip_prefix(quote)?.strip_suffix(quote))
-        .unwrap_or(value)
+    ['"', '\''].into_iter().find_map(|quote| value.strip_prefix(quote)?.strip_suffix(quote)).unwrap_or(value)
 }
 
 fn host_names(text: &str) -> Option<Vec<String>> {
@@ -260,7 +264,10 @@ impl fmt::Display for ConfigError {
                 write!(f, "{key}={} ({from}): expected {expected}", value.escape_debug())
             }
             ConfigError::Exposed { key, value } => {
-                write!(f, "{key}={value}: expected a loopback address, or ALLOW_INSECURE=1 to do without TLS and login")
+                write!(
+                    f,
+                    "{key}={value}: expected a loopback address, or ALLOW_INSECURE=1 to do without TLS and login"
+                )
             }
         }
     }
@@ -298,24 +305,22 @@ mod tests {
 
     #[test]
     fn a_wrong_value_is_one_line_with_key_value_and_expectation() {
-        let cases: [(&[&str], &[(&str, &str)], &[&str]); 9] = [
-            (&[], &[("HTTP_ADDR", "3000")], &["HTTP_ADDR=3000", "environment", "IP address and a port"]),
-            (&["--agent-addr", "x"], &[], &["AGENT_ADDR=x", "command line"]),
-            (&[], &[("HTTP_ADDR", "0.0.0.0:3000")], &["HTTP_ADDR=0.0.0.0:3000", "ALLOW_INSECURE=1"]),
-            (&[], &[("DATA_DIR", "here")], &["DATA_DIR=here", "absolute path"]),
-            (&[], &[("LOG_LEVEL", "loud\n")], &["LOG_LEVEL=loud\\n", "debug"]),
-            (&[], &[("ALLOW_INSECURE", "yes")], &["ALLOW_INSECURE=yes", "0 or 1"]),
-            (&[], &[("HTTP_HOSTS", "a b")], &["HTTP_HOSTS=a b"]),
-            (&["--nonsense"], &[], &["--nonsense", "--help"]),
-            (&["node", "add", "-x"], &[], &["-x"]),
-        ];
-        for (arguments, environment, parts) in cases {
+        let check = |arguments: &[&str], environment: &[(&str, &str)], parts: &[&str]| {
             let fault = from(arguments, environment).unwrap_err();
             assert!(!fault.contains('\n'), "{fault}");
             for part in parts {
                 assert!(fault.contains(part), "{part:?} is missing in {fault:?}");
             }
-        }
+        };
+        check(&[], &[("HTTP_ADDR", "3000")], &["HTTP_ADDR=3000", "environment", "IP address and a port"]);
+        check(&["--agent-addr", "x"], &[], &["AGENT_ADDR=x", "command line"]);
+        check(&[], &[("HTTP_ADDR", "0.0.0.0:3000")], &["HTTP_ADDR=0.0.0.0:3000", "ALLOW_INSECURE=1"]);
+        check(&[], &[("DATA_DIR", "here")], &["DATA_DIR=here", "absolute path"]);
+        check(&[], &[("LOG_LEVEL", "loud\n")], &["LOG_LEVEL=loud\\n", "debug"]);
+        check(&[], &[("ALLOW_INSECURE", "yes")], &["ALLOW_INSECURE=yes", "0 or 1"]);
+        check(&[], &[("HTTP_HOSTS", "a b")], &["HTTP_HOSTS=a b"]);
+        check(&["--nonsense"], &[], &["--nonsense", "--help"]);
+        check(&["node", "add", "-x"], &[], &["-x"]);
     }
 
     #[test]

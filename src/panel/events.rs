@@ -163,7 +163,10 @@ mod tests {
         let stream = broadcast.subscribe(None, || "all").unwrap();
         broadcast.publish("server", &1);
         let seen = drain(&stream);
-        assert_eq!(seen, "retry: 1000\nid: 3.0\nevent: snapshot\ndata: \"all\"\n\nid: 3.1\nevent: server\ndata: 1\n\n");
+        assert_eq!(
+            seen,
+            "retry: 1000\nid: 3.0\nevent: snapshot\ndata: \"all\"\n\nid: 3.1\nevent: server\ndata: 1\n\n"
+        );
         drop(stream);
         broadcast.publish("server", &2);
         broadcast.publish_passing("usage", &0);

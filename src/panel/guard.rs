@@ -53,7 +53,8 @@ impl Guard {
 
     /// Calls that change something: a type of content that no form can send, so that a browser asks us first.
     pub fn check_json(&self, head: &Head) -> Result<(), Problem> {
-        let essence = head.header("content-type").and_then(|value| value.split(';').next()).unwrap_or_default();
+        let essence =
+            head.header("content-type").and_then(|value| value.split(';').next()).unwrap_or_default();
         if essence.trim().eq_ignore_ascii_case("application/json") {
             return Ok(());
         }
@@ -64,7 +65,11 @@ impl Guard {
         match name.parse::<IpAddr>() {
             Ok(address) => self.any_address || address.to_canonical().is_loopback(),
             // RFC 6761 section 6.3: these never leave the machine.
-            Err(_) => name == "localhost" || name.ends_with(".localhost") || self.hosts.iter().any(|host| host == name),
+            Err(_) => {
+                name == "localhost"
+                    || name.ends_with(".localhost")
+                    || self.hosts.iter().any(|host| host == name)
+            }
         }
     }
 }

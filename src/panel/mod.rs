@@ -99,7 +99,10 @@ fn log_to_stderr(level: log::LevelFilter) {
     builder.filter_module("tiny_http", log::LevelFilter::Off);
     builder.filter_level(level).format(|out, record| {
         let text = record.args().to_string();
-        let shown: String = text.chars().flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] }).collect();
+        let shown: String = text
+            .chars()
+            .flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] })
+            .collect();
         writeln!(out, "{} {:5} {}: {shown}", time::Time::now(), record.level(), record.target())
     });
     // Fails only when a logger is set already, by a test in the same process: then that one is used.

@@ -41,7 +41,12 @@ impl Page {
             ("/forms.js", JS, include_str!("web/forms.js")),
             ("/icon.svg", "image/svg+xml", include_str!("web/icon.svg")),
         ];
-        let file = |(path, content_type, text): (_, _, &'static str)| File { path, content_type, text, etag: etag(text) };
+        let file = |(path, content_type, text): (_, _, &'static str)| File {
+            path,
+            content_type,
+            text,
+            etag: etag(text),
+        };
         Page { files: files.map(file).into() }
     }
 
@@ -52,7 +57,9 @@ impl Page {
             return Some(Response::method_not_allowed("GET, HEAD"));
         }
         let has_it = head.header("if-none-match").is_some_and(|tags| {
-            tags.split(',').map(|tag| tag.trim().trim_start_matches("W/")).any(|tag| tag == file.etag || tag == "*")
+            tags.split(',')
+                .map(|tag| tag.trim().trim_start_matches("W/"))
+                .any(|tag| tag == file.etag || tag == "*")
         });
         let response = match has_it {
             true => Response::empty(304),

@@ -71,7 +71,9 @@ impl Serialize for SecretHash {
 impl<'de> Deserialize<'de> for SecretHash {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<SecretHash, D::Error> {
         let text = String::deserialize(deserializer)?;
-        from_hex(&text).map(SecretHash).ok_or_else(|| serde::de::Error::custom("expected 64 hexadecimal digits"))
+        from_hex(&text)
+            .map(SecretHash)
+            .ok_or_else(|| serde::de::Error::custom("expected 64 hexadecimal digits"))
     }
 }
 

@@ -29,7 +29,11 @@ const SHUTDOWN: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub enum ServeError {
     Store(StoreError),
-    Bind { key: &'static str, address: SocketAddr, cause: io::Error },
+    Bind {
+        key: &'static str,
+        address: SocketAddr,
+        cause: io::Error,
+    },
     Gate(GateError),
     Start(io::Error),
     /// This thread has ended although nobody asked it to.
@@ -99,7 +103,8 @@ fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, ServeErro
 /// One line on standard output for people and for whoever started the Panel with port 0. It may be closed.
 fn announce(http: SocketAddr, agents: SocketAddr) {
     let mut out = io::stdout().lock();
-    let _ = writeln!(out, "longshore-panel: page http://{http}/ agents ws://{agents}/").and_then(|()| out.flush());
+    let _ = writeln!(out, "longshore-panel: page http://{http}/ agents ws://{agents}/")
+        .and_then(|()| out.flush());
 }
 
 /// Turns signals into messages.

@@ -110,7 +110,8 @@ impl Store {
     /// Opens the store for a `node` subcommand, making the directory (0700) when it is missing.
     pub fn open(dir: &Path) -> Result<Store, StoreError> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at("create directory", dir))?;
-        let mut store = Store { dir: dir.into(), data: Data::default(), seen: None, changed: false, _running: None };
+        let mut store =
+            Store { dir: dir.into(), data: Data::default(), seen: None, changed: false, _running: None };
         store.data.version = VERSION;
         if let Some((file, text)) = store.read_newer()? {
             store.data = store.parse(&text)?;
@@ -190,7 +191,10 @@ impl Store {
     }
 
     pub fn servers(&self) -> impl Iterator<Item = (&NodeId, &ServerId, &ServerRecord)> {
-        self.data.servers.iter().flat_map(|(node, servers)| servers.iter().map(move |(id, record)| (node, id, record)))
+        self.data
+            .servers
+            .iter()
+            .flat_map(|(node, servers)| servers.iter().map(move |(id, record)| (node, id, record)))
     }
 
     pub fn servers_of(&self, node: &NodeId) -> impl Iterator<Item = (&ServerId, &ServerRecord)> {
@@ -349,7 +353,8 @@ impl Store {
 /// # Errors
 /// Also when the file exists: a secret never overwrites what someone else keeps there.
 pub fn write_private(path: &Path, text: &str) -> Result<(), StoreError> {
-    let mut file = private(OpenOptions::new().write(true).create_new(true)).open(path).map_err(at("create", path))?;
+    let mut file =
+        private(OpenOptions::new().write(true).create_new(true)).open(path).map_err(at("create", path))?;
     let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
     written.map_err(at("write", path))
 }
@@ -477,7 +482,9 @@ mod tests {
     fn a_damaged_or_newer_file_is_refused_and_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
-        for text in ["{", r#"{"version":2,"epoch":1,"nodes":{}}"#, r#"{"version":1,"epoch":1,"nodes":{"-":{}}}"#] {
+        for text in
+            ["{", r#"{"version":2,"epoch":1,"nodes":{}}"#, r#"{"version":1,"epoch":1,"nodes":{"-":{}}}"#]
+        {
             fs::write(&path, text).unwrap();
             assert!(Store::open_to_serve(dir.path()).is_err(), "{text}");
             assert_eq!(fs::read_to_string(&path).unwrap(), text);

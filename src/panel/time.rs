@@ -69,7 +69,9 @@ mod tests {
 
     #[test]
     fn a_time_reads_as_it_was_written() {
-        for (millis, text) in [(0, "1970-01-01T00:00:00.000Z"), (1_753_351_200_007, "2025-07-24T10:00:00.007Z")] {
+        for (millis, text) in
+            [(0, "1970-01-01T00:00:00.000Z"), (1_753_351_200_007, "2025-07-24T10:00:00.007Z")]
+        {
             let written = serde_json::to_string(&Time(millis)).unwrap();
             assert_eq!(written, format!("\"{text}\""));
             assert_eq!(serde_json::from_str::<Time>(&written).unwrap(), Time(millis));

@@ -230,7 +230,8 @@ impl Success {
         }
         let list = self.data.as_deref().and_then(|data| serde_json::from_str::<List>(data.get()).ok());
         let entries = list.map_or_else(Vec::new, |list| list.servers);
-        let facts = entries.into_iter().filter_map(|entry| serde_json::from_str::<ServerFacts>(entry.get()).ok());
+        let facts =
+            entries.into_iter().filter_map(|entry| serde_json::from_str::<ServerFacts>(entry.get()).ok());
         facts.filter_map(|facts| Some((facts.server_id.clone()?, facts))).collect()
     }
 }
@@ -280,12 +281,21 @@ mod tests {
     #[test]
     fn what_an_agent_says_is_told_apart() {
         let cases = [
-            (r#"{"id":"c","type":"response","success":true,"message":"Done","data":{"status":"running"}}"#, "Done"),
-            (r#"{"id":"c","type":"response","success":false,"error":{"code":"X","message":"y"}}"#, r#"code: "X""#),
+            (
+                r#"{"id":"c","type":"response","success":true,"message":"Done","data":{"status":"running"}}"#,
+                "Done",
+            ),
+            (
+                r#"{"id":"c","type":"response","success":false,"error":{"code":"X","message":"y"}}"#,
+                r#"code: "X""#,
+            ),
             (r#"{"id":"c","type":"response","success":false}"#, r#"Malformed("response")"#),
             (r#"{"type":"response","success":true}"#, r#"Malformed("response")"#),
             (r#"{"type":"event","event":"agent_stopping","seq":4,"data":{}}"#, "number: 4"),
-            (r#"{"type":"event","event":"agent_connected","bootId":"a","seq":4,"data":{"version":"1","bootId":"b","capabilities":[],"servers":[{"serverId":"s","status":"running"}]}}"#, "Connected"),
+            (
+                r#"{"type":"event","event":"agent_connected","bootId":"a","seq":4,"data":{"version":"1","bootId":"b","capabilities":[],"servers":[{"serverId":"s","status":"running"}]}}"#,
+                "Connected",
+            ),
             (
                 r#"{"type":"event","event":"server_status_changed","data":{"serverId":"s","previousStatus":"?","currentStatus":"crashed","reason":"new_word","exitCode":3}}"#,
                 "current_status: Crashed, reason: None, exit_code: Some(3)",
@@ -312,10 +322,14 @@ mod tests {
 
     #[test]
     fn answers_give_their_facts() {
-        let success = |data: &str| Success { message: None, data: Some(RawValue::from_string(data.into()).unwrap()) };
+        let success =
+            |data: &str| Success { message: None, data: Some(RawValue::from_string(data.into()).unwrap()) };
         let facts = success(r#"{"serverId":"s","status":"stopped","exitCode":143,"killed":false}"#).facts();
         assert_eq!((facts.status, facts.exit_code), (Some(Status::Stopped), Some(143)));
-        let listed = success(r#"{"servers":[{"serverId":"a","status":"odd","uptime":3},{},{"serverId":"../b"},4],"count":4}"#).listed();
+        let listed = success(
+            r#"{"servers":[{"serverId":"a","status":"odd","uptime":3},{},{"serverId":"../b"},4],"count":4}"#,
+        )
+        .listed();
         assert_eq!(listed.len(), 1);
         assert_eq!(listed.values().next().unwrap().uptime, Some(3));
         assert!(success("3").facts().status.is_none() && success("3").listed().is_empty());
@@ -326,7 +340,10 @@ mod tests {
         let field = |code: &str, message: &str| {
             Failure { code: code.into(), message: message.into() }.field().map(str::to_owned)
         };
-        assert_eq!(field("INVALID_PAYLOAD", "ports[0].internal: expected a port").as_deref(), Some("ports[0].internal"));
+        assert_eq!(
+            field("INVALID_PAYLOAD", "ports[0].internal: expected a port").as_deref(),
+            Some("ports[0].internal")
+        );
         assert_eq!(field("INVALID_PAYLOAD", "a sentence: with a colon"), None);
         assert_eq!(field("CONFLICT", "image: x"), None);
     }
@@ -334,9 +351,14 @@ mod tests {
     #[test]
     fn an_update_is_laid_over_a_spec() {
         let object = |value: Value| value.as_object().cloned().unwrap();
-        let mut spec = object(json!({"image": "a", "name": "n", "limits": {"memory": 1, "pids": 2}, "ports": {"1": 2}}));
-        merge(&mut spec, &object(json!({"limits": {"memory": 3}, "ports": {"4": 5}, "name": null, "tty": true})));
-        let expected = json!({"image": "a", "limits": {"memory": 3, "pids": 2}, "ports": {"4": 5}, "tty": true});
+        let mut spec =
+            object(json!({"image": "a", "name": "n", "limits": {"memory": 1, "pids": 2}, "ports": {"1": 2}}));
+        merge(
+            &mut spec,
+            &object(json!({"limits": {"memory": 3}, "ports": {"4": 5}, "name": null, "tty": true})),
+        );
+        let expected =
+            json!({"image": "a", "limits": {"memory": 3, "pids": 2}, "ports": {"4": 5}, "tty": true});
         assert_eq!(spec, object(expected));
     }
 }

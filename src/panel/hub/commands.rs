@@ -71,7 +71,8 @@ impl Fleet {
             return Err(Problem::new(404, "NODE_NOT_FOUND", format!("There is no node {node}.")));
         }
         let is_create = order.action == "create_server";
-        let known = order.server.as_ref().is_some_and(|id| self.store.server(&(node.clone(), id.clone())).is_some());
+        let known =
+            order.server.as_ref().is_some_and(|id| self.store.server(&(node.clone(), id.clone())).is_some());
         if let Some(id) = order.server.as_ref().filter(|_| !order.raw && known == is_create) {
             return Err(match is_create {
                 true => Problem {
@@ -82,7 +83,8 @@ impl Fleet {
             });
         }
         if !self.is_online(node) {
-            let what = format!("Node {node} is offline. Start its Agent or check its connection, then try again.");
+            let what =
+                format!("Node {node} is offline. Start its Agent or check its connection, then try again.");
             return Err(Problem::new(409, "NODE_OFFLINE", what));
         }
         if self.store.commands().filter(|(_, command)| command.node == *node).count() >= MAX_PENDING {
@@ -116,7 +118,12 @@ impl Fleet {
         self.forget_old(created);
         let deadline = created.after(self.patience(&order, key.as_ref()));
         let id = self.new_command_id();
-        info!("node {}: command {id}: {} {}", order.node, order.action, server_or_node(order.server.as_ref()));
+        info!(
+            "node {}: command {id}: {} {}",
+            order.node,
+            order.action,
+            server_or_node(order.server.as_ref())
+        );
         let record = CommandRecord {
             node: order.node,
             server: order.server,
@@ -144,7 +151,8 @@ impl Fleet {
                 error!("command {id}: it could not be stored: {cause}");
                 self.unstage(&id, &command);
                 if let Some(reply) = reply {
-                    let what = "The Panel could not store the command, so it was not sent. Check its disk and log.";
+                    let what =
+                        "The Panel could not store the command, so it was not sent. Check its disk and log.";
                     let _ = reply.send(Err(Problem::new(507, "STORE_FAILED", what)));
                 }
                 continue;
@@ -153,7 +161,8 @@ impl Fleet {
             if let Some(reply) = reply {
                 let (waiter, outcome) = bounded(1);
                 self.waiters.entry(id.clone()).or_default().push(waiter);
-                let _ = reply.send(Ok(Accepted { pending: view(&id, &command, Progressing::Pending), outcome }));
+                let _ =
+                    reply.send(Ok(Accepted { pending: view(&id, &command, Progressing::Pending), outcome }));
             }
             self.tell_command(&id, &command);
         }
@@ -183,7 +192,8 @@ impl Fleet {
 
     /// Sends what has no answer, on a link that is new to it.
     pub(super) fn send_again(&mut self, node: &NodeId) {
-        let Some(link) = self.nodes.get(node).and_then(|live| live.link.as_ref()).map(|link| link.number) else {
+        let Some(link) = self.nodes.get(node).and_then(|live| live.link.as_ref()).map(|link| link.number)
+        else {
             return;
         };
         let staged = |id: &String| self.staged.iter().any(|staged| staged.id == *id);
@@ -234,7 +244,14 @@ impl Fleet {
         if let Some(server) = start {
             let (node, action) = (command.node, "start_server".to_owned());
             self.stage(
-                Order { node, server: Some(server), action, payload: Value::Object(Map::new()), then_start: false, raw: false },
+                Order {
+                    node,
+                    server: Some(server),
+                    action,
+                    payload: Value::Object(Map::new()),
+                    then_start: false,
+                    raw: false,
+                },
                 None,
             );
         } else if let Some(key) = command.server_key() {
@@ -243,7 +260,11 @@ impl Fleet {
     }
 
     /// What an outcome says about the server, before anyone is told of it.
-    fn apply(&mut self, command: &CommandRecord, outcome: Result<Success, Failure>) -> Result<Success, Failure> {
+    fn apply(
+        &mut self,
+        command: &CommandRecord,
+        outcome: Result<Success, Failure>,
+    ) -> Result<Success, Failure> {
         let Some(key) = command.server_key() else { return outcome };
         match &outcome {
             Ok(success) => {

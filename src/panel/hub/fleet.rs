@@ -293,7 +293,8 @@ impl Fleet {
         live.missing = false;
         if let (Some(Status::Running), Some(uptime)) = (facts.status, facts.uptime) {
             let started = Time::now().before(Duration::from_secs(uptime));
-            let is_news = self.store.server(key).is_some_and(|record| record.since.distance(started) > CLOCK_SLACK);
+            let is_news =
+                self.store.server(key).is_some_and(|record| record.since.distance(started) > CLOCK_SLACK);
             if is_news && let Some(record) = self.store.server_mut(key) {
                 record.since = started;
             }
@@ -312,7 +313,13 @@ impl Fleet {
     }
 
     /// Takes in a server's state from its node.
-    pub(super) fn learn(&mut self, key: &ServerKey, status: Status, reason: Option<Reason>, exit_code: Option<i64>) {
+    pub(super) fn learn(
+        &mut self,
+        key: &ServerKey,
+        status: Status,
+        reason: Option<Reason>,
+        exit_code: Option<i64>,
+    ) {
         if status == Status::Deleted {
             return self.forget_server(key);
         }
@@ -329,7 +336,9 @@ impl Fleet {
             live.usage = None;
         }
         let Some(record) = self.store.server(key) else { return };
-        let same = record.status == status && record.exit_code == exit_code && (reason.is_none() || record.reason == reason);
+        let same = record.status == status
+            && record.exit_code == exit_code
+            && (reason.is_none() || record.reason == reason);
         if is_known && same && !was_missing {
             return;
         }
@@ -337,7 +346,8 @@ impl Fleet {
         // A restart takes the new spec in, whoever has asked for it.
         let needs_restart = record.needs_restart && status != Status::Starting;
         if let Some(record) = self.store.server_mut(key) {
-            *record = ServerRecord { status, since, reason, exit_code, needs_restart, spec: record.spec.take() };
+            *record =
+                ServerRecord { status, since, reason, exit_code, needs_restart, spec: record.spec.take() };
         }
         self.tell_server(key);
     }
@@ -391,7 +401,12 @@ impl Fleet {
         }
     }
 
-    fn server_view<'a>(&'a self, node: &'a NodeId, id: &'a ServerId, record: &'a ServerRecord) -> ServerView<'a> {
+    fn server_view<'a>(
+        &'a self,
+        node: &'a NodeId,
+        id: &'a ServerId,
+        record: &'a ServerRecord,
+    ) -> ServerView<'a> {
         let live = self.servers.get(&(node.clone(), id.clone()));
         let spec = record.spec.as_ref();
         let text = |key| spec.and_then(|spec| spec.get(key)).and_then(Value::as_str);
@@ -402,7 +417,9 @@ impl Fleet {
             id,
             name: text("name").or(live.and_then(|live| live.name.as_deref())).unwrap_or(id.as_str()),
             image: text("image").or(live.and_then(|live| live.image.as_deref())).unwrap_or_default(),
-            ports: ports(spec.and_then(|spec| spec.get("ports")).or(live.and_then(|live| live.ports.as_ref()))),
+            ports: ports(
+                spec.and_then(|spec| spec.get("ports")).or(live.and_then(|live| live.ports.as_ref())),
+            ),
             status: if online { record.status } else { Status::Unknown },
             last_status: record.status,
             since: record.since,
@@ -419,7 +436,8 @@ impl Fleet {
     }
 
     fn pending_of(&self, node: &NodeId, server: &ServerId) -> Vec<PendingView<'_>> {
-        let of_server = |command: &CommandRecord| command.node == *node && command.server.as_ref() == Some(server);
+        let of_server =
+            |command: &CommandRecord| command.node == *node && command.server.as_ref() == Some(server);
         let mut pending: Vec<_> = self
             .store
             .commands()

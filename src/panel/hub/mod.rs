@@ -207,7 +207,9 @@ fn handle(fleet: &mut Fleet, event: Event) {
         Event::Heard { node, link, message } => fleet.heard(&node, link, message),
         Event::Order { order, reply } => fleet.order(order, reply),
         Event::Nodes { reply } => drop(reply.send(json(&Nodes { nodes: fleet.node_views().collect() }))),
-        Event::Servers { reply } => drop(reply.send(json(&Servers { servers: fleet.server_views().collect() }))),
+        Event::Servers { reply } => {
+            drop(reply.send(json(&Servers { servers: fleet.server_views().collect() })))
+        }
         Event::Server { key, reply } => drop(reply.send(fleet.server_in_full(&key).map(|view| json(&view)))),
         Event::Command { id, reply } => drop(reply.send(fleet.command_view(&id))),
         Event::Subscribe { last, reply } => drop(reply.send(fleet.subscribe(last))),
@@ -227,7 +229,9 @@ impl Fleet {
             servers: self.server_views().collect(),
         });
         self.broadcast = broadcast;
-        stream.map_err(|_| Problem::new(503, "TOO_MANY_STREAMS", "Too many pages are open. Close one and reload."))
+        stream.map_err(|_| {
+            Problem::new(503, "TOO_MANY_STREAMS", "Too many pages are open. Close one and reload.")
+        })
     }
 }
 

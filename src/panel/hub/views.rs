@@ -166,8 +166,14 @@ mod tests {
 
     #[test]
     fn both_forms_of_ports_are_shown() {
-        let port = |internal, external, protocol: &str| PortView { internal, external, protocol: protocol.into(), ip: None };
-        let list = json!([{"internal": 1, "external": 2}, {"internal": 3, "external": "4", "protocol": "udp"}, 5]);
+        let port = |internal, external, protocol: &str| PortView {
+            internal,
+            external,
+            protocol: protocol.into(),
+            ip: None,
+        };
+        let list =
+            json!([{"internal": 1, "external": 2}, {"internal": 3, "external": "4", "protocol": "udp"}, 5]);
         assert_eq!(ports(Some(&list)), [port(1, 2, "tcp"), port(3, 4, "udp")]);
         assert_eq!(ports(Some(&json!({"19132/udp": 7, "x": 1, "80": 70000}))), [port(19132, 7, "udp")]);
         assert_eq!(ports(None), []);
