@@ -17,13 +17,13 @@ use log::{info, warn};
 use super::hub::{HubHandle, Unavailable};
 use super::limit::{LogLimit, Pace};
 use super::secret::SecretHash;
-use super::wire;
+use super::wire::{self, Message};
 use crate::gate::{self, Gate, GateError, Upgrade};
 use crate::link::accept::{self, AcceptError, HANDSHAKE, Refuse, Request};
 use crate::link::outbox::{Bounds, NoSource};
 use crate::link::tls::Transport;
 use crate::link::{self, Connection, Duplex, Inbound, Limits, Names, Outbox};
-use crate::protocol::NodeId;
+use crate::protocol::{NodeId, Skip};
 
 /// Connections that are not a link yet.
 const HANDSHAKES: usize = 256;
@@ -31,7 +31,8 @@ const HANDSHAKES: usize = 256;
 const SILENCE: Duration = Duration::from_secs(75);
 /// The longest message of an Agent is 2 MiB.
 const MAX_MESSAGE: usize = 2 << 20;
-/// Messages of one node: a node with a thousand servers may say all it knows at once, and after that it has a pace.
+/// Messages of one node that the hub has to hear: one with a thousand servers may say all it knows at once, and after
+/// that it has a pace.
 const BURST: u32 = 5_000;
 const RATE: u32 = 500;
 /// How long a Close may wait behind what is to be written before it.
@@ -128,7 +129,7 @@ struct Reception {
 impl Reception {
     fn new(hub: HubHandle) -> Reception {
         let (ended_tx, ended) = unbounded();
-        let refused = LogLimit::every(Duration::from_secs(10));
+        let refused = LogLimit::default();
         Reception { hub, links: HashMap::new(), ended_tx, ended, refused }
     }
 
@@ -237,21 +238,22 @@ struct Ear {
 impl Ear {
     fn new(hub: HubHandle, node: NodeId, link: u64) -> Ear {
         let pace = Pace::new(BURST, RATE, Instant::now());
-        Ear { hub, node, link, pace, odd: 0, odd_log: LogLimit::every(Duration::from_secs(10)) }
+        Ear { hub, node, link, pace, odd: 0, odd_log: LogLimit::default() }
     }
 
     fn hear(&mut self, inbound: Inbound) {
-        if let Some(wait) = self.pace.take(Instant::now()) {
-            // At most some milliseconds. What is not read stays with the node, whose own queues are bounded.
-            sleep(wait);
-        }
         let decoded = match &inbound {
-            Inbound::Text(text) => wire::decode(text.as_str()).map_err(|fault| fault.to_string()),
-            Inbound::Binary(bytes) => Err(format!("a binary message of {bytes} bytes")),
+            Inbound::Text(text) => wire::decode(text.as_str()),
+            Inbound::Binary(_) => Err(Skip::Binary),
         };
         match decoded {
+            Ok(Message::Other) => {}
             Ok(message) => {
-                // The hub has ended: so does this link.
+                if let Some(wait) = self.pace.take(Instant::now()) {
+                    // Some milliseconds. What is not read stays with the node, whose own queues are bounded.
+                    sleep(wait);
+                }
+                // When the hub has ended, so does this link.
                 let _ = self.hub.heard(self.node.clone(), self.link, message);
             }
             Err(fault) => {

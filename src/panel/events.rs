@@ -9,7 +9,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use log::warn;
 use serde::Serialize;
+
+use super::limit::LogLimit;
 
 /// Streams open at the same time.
 pub const MAX_STREAMS: usize = 256;
@@ -39,6 +42,7 @@ pub struct Broadcast {
     ring_bytes: usize,
     streams: Vec<Sender<Vec<u8>>>,
     dropped: u64,
+    log: LogLimit,
 }
 
 impl Broadcast {
@@ -99,11 +103,6 @@ impl Broadcast {
         !self.streams.is_empty()
     }
 
-    /// How many streams were dropped because they did not keep up.
-    pub fn dropped(&self) -> u64 {
-        self.dropped
-    }
-
     fn since(&self, last: Option<EventId>) -> Option<String> {
         let last = last.filter(|last| last.epoch == self.epoch)?;
         let missed = usize::try_from(self.newest.checked_sub(last.number)?).ok()?;
@@ -112,6 +111,7 @@ impl Broadcast {
     }
 
     fn send(&mut self, frame: &str) {
+        let before = self.dropped;
         self.streams.retain(|stream| match stream.try_send(frame.as_bytes().to_vec()) {
             Ok(()) => true,
             Err(TrySendError::Disconnected(_)) => false,
@@ -120,6 +120,9 @@ impl Broadcast {
                 false
             }
         });
+        if self.dropped > before && self.log.pass().is_some() {
+            warn!("an event stream was dropped because its page does not keep up ({} in all)", self.dropped);
+        }
     }
 }
 
@@ -201,7 +204,7 @@ mod tests {
             broadcast.publish("server", &number);
             assert!(drain(&reading).ends_with(&format!("data: {number}\n\n")));
         }
-        assert_eq!(broadcast.dropped(), 1);
+        assert_eq!(broadcast.dropped, 1);
         let received = slow.iter().count(); // ends, since the stream is disconnected
         assert_eq!(received, QUEUE);
     }

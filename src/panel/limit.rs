@@ -28,6 +28,13 @@ impl LogLimit {
     }
 }
 
+/// One line in ten seconds.
+impl Default for LogLimit {
+    fn default() -> LogLimit {
+        LogLimit::every(Duration::from_secs(10))
+    }
+}
+
 /// A token bucket: so many at once, and so many a second after that.
 pub struct Pace {
     burst: f64,
