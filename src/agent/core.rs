@@ -43,6 +43,8 @@ pub enum NoHttp {}
 pub struct Core {
     pub(super) node: NodeId,
     pub(super) ready_timeout: Duration,
+    /// Signals and the ends of threads: never behind anything else.
+    pub(super) urgent_rx: Receiver<Event>,
     pub(super) events_rx: Receiver<Event>,
     pub(super) panel_rx: Receiver<Event>,
     /// The name of a thread of the gate that ended.
@@ -112,6 +114,7 @@ impl Core {
             let timer =
                 self.next_timer(stop_at).map_or_else(never, |at| after(at.saturating_duration_since(now)));
             let event = select! {
+                recv(self.urgent_rx) -> event => event.ok(),
                 recv(self.events_rx) -> event => event.ok(),
                 recv(self.panel_rx) -> event => event.ok(),
                 recv(self.gate_ended_rx) -> name => name.ok().map(|name| Event::ThreadEnded { name: name.into() }),

@@ -13,7 +13,7 @@ use super::event::Event;
 /// See the module's description.
 #[derive(Debug)]
 pub struct Crew {
-    events_tx: Sender<Event>,
+    urgent_tx: Sender<Event>,
     members: Vec<Member>,
 }
 
@@ -27,21 +27,21 @@ struct Member {
 /// Dropped as the last act of a thread, also when it panics.
 struct Guard {
     name: String,
-    events_tx: Sender<Event>,
+    urgent_tx: Sender<Event>,
     _ended_tx: Sender<Infallible>,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // Waiting for a loop that ends too would be a deadlock; when it is only busy, the next one notices.
-        let _ = self.events_tx.try_send(Event::ThreadEnded { name: std::mem::take(&mut self.name) });
+        // Waiting for a loop that ends too would be a deadlock; there is room for the end of every thread.
+        let _ = self.urgent_tx.try_send(Event::ThreadEnded { name: std::mem::take(&mut self.name) });
     }
 }
 
 impl Crew {
-    /// The loop is told of each thread's end through `events_tx`.
-    pub fn new(events_tx: Sender<Event>) -> Crew {
-        Crew { events_tx, members: Vec::new() }
+    /// The loop is told of each thread's end through `urgent_tx`.
+    pub fn new(urgent_tx: Sender<Event>) -> Crew {
+        Crew { urgent_tx, members: Vec::new() }
     }
 
     /// Starts a thread. `stack` is in bytes: only what is touched takes memory, but a bound shows what is expected.
@@ -56,7 +56,7 @@ impl Crew {
     ) -> io::Result<()> {
         let name = name.into();
         let (ended_tx, ended_rx) = bounded(0);
-        let guard = Guard { name: name.clone(), events_tx: self.events_tx.clone(), _ended_tx: ended_tx };
+        let guard = Guard { name: name.clone(), urgent_tx: self.urgent_tx.clone(), _ended_tx: ended_tx };
         let thread = thread::Builder::new().name(name).stack_size(stack).spawn(move || {
             let _guard = guard;
             work();

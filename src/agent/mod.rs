@@ -81,6 +81,8 @@ const JOIN: Duration = Duration::from_secs(3);
 /// A Panel that takes nothing for this long is dropped. Longer than the silence that ends a dead link, so that it only
 /// concerns one that still talks.
 const STALL: Duration = Duration::from_secs(60);
+/// Signals and ends of threads that may wait for the loop: more than there are threads.
+const URGENT: usize = 128;
 /// Events from the Agent's own threads that may wait for the loop. They are small, and their senders block.
 const EVENTS: usize = 256;
 
@@ -116,10 +118,11 @@ pub fn run(config: Config) -> Result<(), Failed> {
     let listener = TcpListener::bind(config.health_addr)
         .map_err(|e| Failed::new(&format!("HEALTH_ADDR {}", config.health_addr), e))?;
 
+    let (urgent_tx, urgent_rx) = bounded(URGENT);
     let (events_tx, events_rx) = bounded(EVENTS);
     // One message in the reader's hand, one here, one in the loop's: the rest of a flood waits in the kernel.
     let (panel_tx, panel_rx) = bounded(1);
-    let mut crew = crew::Crew::new(events_tx.clone());
+    let mut crew = crew::Crew::new(urgent_tx.clone());
 
     let board = Arc::new(health::Board::new(config.node_id.as_str()));
     let gate = {
@@ -146,7 +149,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
         records: records.clone(),
     });
     let spawn = |e| Failed::new("starting a thread", e);
-    let signals = signals::start(events_tx.clone(), &mut crew).map_err(spawn)?;
+    let signals = signals::start(urgent_tx, &mut crew).map_err(spawn)?;
     let workers = workers::Workers::start(config.workers, lifecycle, &events_tx, &mut crew).map_err(spawn)?;
     let mut sampler = system::Sampler::new(&config.data_dir);
     let sample = sampler.sample();
@@ -157,6 +160,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
     let mut core = Core {
         node: config.node_id.clone(),
         ready_timeout: config.ready_timeout,
+        urgent_rx,
         events_rx,
         panel_rx,
         gate_ended_rx: gate.ended(),

@@ -15,7 +15,7 @@ const EXIT_AT_ONCE: i32 = 130;
 ///
 /// # Errors
 /// When the handlers cannot be installed or the system gives no thread.
-pub fn start(events_tx: Sender<Event>, crew: &mut Crew) -> std::io::Result<Handle> {
+pub fn start(urgent_tx: Sender<Event>, crew: &mut Crew) -> std::io::Result<Handle> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let handle = signals.handle();
     crew.spawn("signals", 128 << 10, move || {
@@ -26,8 +26,8 @@ pub fn start(events_tx: Sender<Event>, crew: &mut Crew) -> std::io::Result<Handl
                 _ if asked => std::process::exit(EXIT_AT_ONCE),
                 _ => {
                     asked = true;
-                    // Waiting here would make the second signal deaf; a loop that is that busy is told by it.
-                    let _ = events_tx.try_send(Event::Shutdown { signal });
+                    // Waiting here would make the second signal deaf, and nothing but a few such words goes this way.
+                    let _ = urgent_tx.try_send(Event::Shutdown { signal });
                 }
             }
         }
