@@ -61,7 +61,7 @@ pub enum Input {
     /// What a look at Docker found; `None` when there is no container.
     Inspected(Option<Facts>),
     EngineLost,
-    /// The time given by [`Machine::deadline`] has come.
+    /// The time given by [`Machine::deadline`](super::Machine::deadline) has come.
     Deadline,
 }
 
