@@ -212,7 +212,11 @@ fn an_image_is_inspected_and_a_pull_that_cannot_work_says_why() {
     assert_eq!(image.config.cmd, ["/demo-server"]);
     assert_eq!(image.config.working_dir, "/home/container");
     assert_eq!(client.image_inspect(&image.id).unwrap().id, image.id);
-    assert!(client.image_inspect("longshore/none:1").unwrap_err().is_not_found());
+    let digest = format!("longshore/demo@sha256:{}", "0".repeat(64));
+    for none in ["longshore/none:1", &digest] {
+        let error = client.image_inspect(none).unwrap_err();
+        assert!(error.is_not_found() && error.to_string().contains("No such image"), "{none}: {error}");
+    }
     assert!(client.image_remove("longshore/none:1").unwrap_err().is_not_found());
     // Nothing listens at port 1.
     let reference: Reference = "localhost:1/longshore/none:1".parse().unwrap();

@@ -494,21 +494,36 @@ fn an_attach_reads_its_head_however_it_comes() {
         attach(&format!("HTTP/1.1 101 x\r\nX: {}", "x".repeat(9000))),
         Err(Error::Malformed(_))
     ));
+}
 
-    // One that hangs is ended from another thread.
-    let (begun_tx, begun) = mpsc::channel();
-    let hanging = engine(move |_| {
-        begun_tx.send(()).unwrap();
-        Hang
-    });
-    let (client, closer) = (hanging.client(), Closer::new());
-    let attacher = {
-        let closer = closer.clone();
-        thread::spawn(move || client.attach_stdin("a", &closer).err())
+/// However far it has come: in the ping for a version, or waiting for the answer's head.
+#[test]
+fn a_stream_that_does_not_open_is_given_up_at_once() {
+    let check = |silent_from: &'static str, open: fn(&Client, &Closer) -> Option<Error>| {
+        let (begun_tx, begun) = mpsc::channel();
+        let hanging = FakeEngine::start(move |request| {
+            if request.line == "GET /_ping" && silent_from != request.line {
+                return ping("1.41");
+            }
+            begun_tx.send(()).unwrap();
+            Hang
+        });
+        let (client, closer) = (hanging.client(), Closer::new());
+        let opener = {
+            let closer = closer.clone();
+            thread::spawn(move || open(&client, &closer))
+        };
+        begun.recv_timeout(SOON).unwrap();
+        let closed = Instant::now();
+        closer.close();
+        assert_eq!(opener.join().unwrap(), Some(Error::Cancelled));
+        assert!(closed.elapsed() < Duration::from_secs(1), "{:?}", closed.elapsed());
     };
-    begun.recv_timeout(SOON).unwrap();
-    closer.close();
-    assert_eq!(attacher.join().unwrap(), Some(Error::Cancelled));
+    for silent_from in ["GET /_ping", ""] {
+        check(silent_from, |client, closer| client.attach_stdin("a", closer).err());
+        check(silent_from, |client, closer| client.events(&EventQuery::default(), closer).err());
+        check(silent_from, |client, closer| client.logs("a", false, &LogQuery::default(), closer).err());
+    }
 }
 
 /// A TLS server that asks for a client's certificate, answers pings, and echoes what follows an attach.

@@ -253,7 +253,15 @@ mod tests {
             r#"{"username":"p","password":"secret4","serveraddress":"plain.example"}"#
         );
         assert!(header("unpadded.example").contains("secret55"));
-        for other in ["hcr.io", "ghcr.io.evil.example", "reg.example", "reg.example:500", "docker.com", ""] {
+        for other in [
+            "hcr.io",
+            "x.ghcr.io",
+            "ghcr.io.evil.example",
+            "reg.example",
+            "reg.example:500",
+            "docker.com",
+            "",
+        ] {
             assert_eq!(find(FILE.as_bytes(), other).unwrap(), None, "{other}");
         }
     }

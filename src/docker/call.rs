@@ -95,8 +95,8 @@ impl Call {
     }
 }
 
-/// Everything but what RFC 3986 lets stand in a query as it is.
-struct Escaped<'a>(&'a str);
+/// Percent-encodes everything but what RFC 3986 lets stand in a query and in the segments of a path.
+pub(super) struct Escaped<'a>(pub &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -174,7 +174,7 @@ impl Http {
 
     fn attempt(&self, call: &Call, deadline: Instant, fresh: bool) -> Result<Vec<u8>, Failure> {
         let uri = match call.versioned {
-            true => self.uri(self.agreed_version(deadline)?, &call.path),
+            true => self.uri(self.agreed_version(&self.agent, deadline)?, &call.path),
             false => format!("http://{}{}", self.authority, call.path),
         };
         let mut response = self.send(&self.agent, call, &uri, deadline, fresh)?;
@@ -220,11 +220,13 @@ impl Http {
         if closer.is_closed() {
             return Err(Error::Cancelled);
         }
-        let version = self.agreed_version(Instant::now() + PING_LIMIT).map_err(|failure| failure.error)?;
         let agent = match call.header {
             Some(_) => transport::single_agent_for_long_headers(&self.dialer, closer),
             None => transport::single_agent(&self.dialer, closer),
         };
+        // On a connection that the closer knows too, since a hung Engine answers no ping either.
+        let agreed = self.agreed_version(&agent, Instant::now() + PING_LIMIT);
+        let version = agreed.map_err(|failure| failure.error)?;
         let bounds = Bounds { whole: None, head: Some(head_limit), fresh: true };
         let uri = self.uri(version, &call.path);
         let mut response = call.send(&agent, &uri, bounds).map_err(|failure| failure.error)?;
@@ -240,11 +242,11 @@ impl Http {
 
     /// A bare connection, for what is not HTTP after its head, and the path that goes into that head.
     pub fn dial(&self, path: &str, closer: &Closer) -> Result<(Stream, String), Error> {
-        let version = self.agreed_version(Instant::now() + PING_LIMIT).map_err(|failure| failure.error)?;
-        let stream = self
-            .dialer
-            .dial(CONNECT_LIMIT, |socket| closer.watch(socket))
-            .map_err(|error| closer.explain(Failure::from(DialError(error)).error))?;
+        let explain = |failure: Failure| closer.explain(failure.error);
+        let agent = transport::single_agent(&self.dialer, closer);
+        let version = self.agreed_version(&agent, Instant::now() + PING_LIMIT).map_err(explain)?;
+        let dialed = self.dialer.dial(CONNECT_LIMIT, |socket| closer.watch(socket));
+        let stream = dialed.map_err(|error| explain(DialError(error).into()))?;
         Ok((stream, format!("/v{version}{path}")))
     }
 
@@ -253,15 +255,15 @@ impl Http {
     }
 
     pub fn ping(&self) -> Result<Ping, Error> {
-        self.ping_by(Instant::now() + PING_LIMIT).map_err(|failure| failure.error)
+        self.ping_by(&self.agent, Instant::now() + PING_LIMIT).map_err(|failure| failure.error)
     }
 
-    fn ping_by(&self, deadline: Instant) -> Result<Ping, Failure> {
+    fn ping_by(&self, agent: &Agent, deadline: Instant) -> Result<Ping, Failure> {
         let call = Call::get("/_ping").unversioned();
         let uri = format!("http://{}{}", self.authority, call.path);
-        let mut attempt = self.send(&self.agent, &call, &uri, deadline, false);
+        let mut attempt = self.send(agent, &call, &uri, deadline, false);
         if let Err(Failure { error: Error::Unavailable(_), connected: true }) = attempt {
-            attempt = self.send(&self.agent, &call, &uri, deadline, true);
+            attempt = self.send(agent, &call, &uri, deadline, true);
         }
         if attempt.is_err() {
             self.forget_version();
@@ -281,16 +283,16 @@ impl Http {
 
     /// The version in use, agreed on by a ping when there is none.
     pub fn api_version(&self) -> Result<ApiVersion, Error> {
-        self.agreed_version(Instant::now() + PING_LIMIT).map_err(|failure| failure.error)
+        self.agreed_version(&self.agent, Instant::now() + PING_LIMIT).map_err(|failure| failure.error)
     }
 
-    fn agreed_version(&self, deadline: Instant) -> Result<ApiVersion, Failure> {
+    fn agreed_version(&self, agent: &Agent, deadline: Instant) -> Result<ApiVersion, Failure> {
         let known = self.version.load(Ordering::Relaxed);
         if known != 0 {
             return Ok(unpack(known));
         }
         let deadline = deadline.min(Instant::now() + PING_LIMIT);
-        let offered = self.ping_by(deadline)?.api_version;
+        let offered = self.ping_by(agent, deadline)?.api_version;
         if offered < ApiVersion::MIN {
             let text = format!("it speaks API {offered}, {} is the oldest that works", ApiVersion::MIN);
             return Err(Error::Unsupported(text).into());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::auth::RegistryAuth;
-use super::call::Call;
+use super::call::{Call, Escaped};
 use super::client::Client;
 use super::closer::Closer;
 use super::error::Error;
@@ -138,7 +138,7 @@ impl Message {
 fn image_path(name: &str) -> Result<String, Error> {
     let is_id = name.strip_prefix("sha256:").is_some_and(|id| id.bytes().all(|b| b.is_ascii_hexdigit()));
     match is_id || name.parse::<Reference>().is_ok() {
-        true => Ok(format!("/images/{name}")),
+        true => Ok(format!("/images/{}", Escaped(name))),
         false => Err(Error::status_of(404, "no image can have this name")),
     }
 }

@@ -15,7 +15,7 @@ use super::lines::{Line, Lines};
 use super::time::unix_seconds;
 
 /// Bytes read at once. Five hundred followers hold five hundred of these.
-const READ: usize = 8 * 1024;
+const READ: usize = 4 * 1024;
 
 /// Which lines are wanted.
 #[derive(Clone, Debug, Default)]

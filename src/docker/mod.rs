@@ -43,7 +43,7 @@ pub use call::Ping;
 pub use client::Client;
 pub use closer::Closer;
 pub use container::{
-    ContainerConfig, ContainerId, Created, HostConfig, LogConfig, Mount, PortBinding, Resources,
+    ContainerConfig, ContainerId, Created, Empty, HostConfig, LogConfig, Mount, PortBinding, Resources,
     RestartPolicy,
 };
 pub use endpoint::{ApiVersion, Endpoint, EndpointError};

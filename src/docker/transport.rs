@@ -25,30 +25,33 @@ pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const MAX_IDLE: usize = 8;
 /// Seconds an unused connection is kept. A longer time only raises the chance of finding it broken.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(30);
-/// Bytes. Every connection holds both buffers as long as it lives, 500 log followers hold 500.
-const BUFFER: usize = 8 * 1024;
-/// Bytes. A pull carries a registry's token in one header line.
-const HEADER_LINE: usize = 32 * 1024;
+/// Bytes read at once, and the most that an answer's head may have. Every connection holds its two buffers as long as it
+/// lives, and 500 log followers hold 500.
+const INPUT: usize = 8 * 1024;
+/// Bytes written at once, and the most that one line of a request's head may have.
+const OUTPUT: usize = 4 * 1024;
+/// The same for a pull, which carries a registry's token in one line.
+const LONG_OUTPUT: usize = 32 * 1024;
 
 /// The agent for calls, which shares a pool of connections.
 pub(super) fn pooled_agent(dialer: &Dialer) -> Agent {
-    let config = config(BUFFER).max_idle_connections(MAX_IDLE).max_idle_connections_per_host(MAX_IDLE);
+    let config = config(OUTPUT).max_idle_connections(MAX_IDLE).max_idle_connections_per_host(MAX_IDLE);
     agent(config.max_idle_age(MAX_IDLE_AGE).build(), dialer, None)
 }
 
 /// An agent for one exchange on a connection of its own, which `closer` can end at any time.
 pub(super) fn single_agent(dialer: &Dialer, closer: &Closer) -> Agent {
-    let config = config(BUFFER).max_idle_connections(0).max_idle_connections_per_host(0);
+    let config = config(OUTPUT).max_idle_connections(0).max_idle_connections_per_host(0);
     agent(config.build(), dialer, Some(closer.clone()))
 }
 
 /// As [`single_agent`], for a request with a long header line.
 pub(super) fn single_agent_for_long_headers(dialer: &Dialer, closer: &Closer) -> Agent {
-    let config = config(HEADER_LINE).max_idle_connections(0).max_idle_connections_per_host(0);
+    let config = config(LONG_OUTPUT).max_idle_connections(0).max_idle_connections_per_host(0);
     agent(config.build(), dialer, Some(closer.clone()))
 }
 
-fn config(output_buffer: usize) -> ureq::config::ConfigBuilder<ureq::typestate::AgentScope> {
+fn config(output: usize) -> ureq::config::ConfigBuilder<ureq::typestate::AgentScope> {
     Agent::config_builder()
         .http_status_as_error(false)
         // Taken from the environment otherwise, which is about the Internet and not about the Engine.
@@ -58,9 +61,9 @@ fn config(output_buffer: usize) -> ureq::config::ConfigBuilder<ureq::typestate::
         .user_agent("")
         .accept("")
         .accept_encoding("")
-        .input_buffer_size(BUFFER)
-        .output_buffer_size(output_buffer)
-        .max_response_header_size(BUFFER)
+        .input_buffer_size(INPUT)
+        .output_buffer_size(output)
+        .max_response_header_size(INPUT)
 }
 
 fn agent(config: Config, dialer: &Dialer, closer: Option<Closer>) -> Agent {
@@ -130,7 +133,7 @@ impl Transport for Wire {
         let input = self.buffers.input_append_buf();
         if input.is_empty() {
             // Only a response head that does not fit gets here; a read into nothing would look like its end.
-            return Err(Error::LargeResponseHeader(BUFFER, BUFFER));
+            return Err(Error::LargeResponseHeader(INPUT, INPUT));
         }
         let amount = self.stream.read(input).map_err(|e| timed_out_or(e, &timeout))?;
         self.buffers.input_appended(amount);
