@@ -1,7 +1,13 @@
 # Longshore. `make run` shows it, `make test` proves it; `make help` lists the rest. Longer things are named scripts.
 
+# The binaries that ship are static, so that they run on any Linux of the architecture.
+TARGET ?= $(shell uname -m)-unknown-linux-musl
+BUILT = $(abspath $(or $(CARGO_TARGET_DIR),target))/$(TARGET)/release
+# ring has some C, which any C compiler of the host can build for musl.
+export CC_$(subst -,_,$(TARGET)) ?= $(shell command -v musl-gcc || echo cc)
+
 .DEFAULT_GOAL := help
-.PHONY: help run build check test bench clean
+.PHONY: help run build agent panel target check test bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-7s %s\n", $$1, $$2 }'
@@ -9,9 +15,19 @@ help: ## this list
 run: ## a Panel, an Agent and one demo game server on this machine; Ctrl-C ends them
 	@tests/support/with-engine.sh tests/support/run.sh
 
-build: ## both binaries, release profile
-	cargo build --locked --release --no-default-features --bin longshore-agent
-	cargo build --locked --release --features panel --bin longshore-panel
+build: agent panel ## both binaries, static, as they ship
+	@ls -l $(BUILT)/longshore-agent $(BUILT)/longshore-panel
+
+# The Agent leaves the feature `panel` out.
+agent: target
+	cargo build --locked --release --target $(TARGET) --no-default-features --bin longshore-agent
+
+panel: target
+	cargo build --locked --release --target $(TARGET) --features panel --bin longshore-panel
+
+target:
+	@rustup target list --installed 2>/dev/null | grep -qx $(TARGET) || rustup target add $(TARGET) || \
+	{ echo 'Rust for $(TARGET) is missing: install it, or choose another with make TARGET=…' >&2; exit 1; }
 
 check: ## formatting, lints and documentation, each without a warning
 	cargo fmt --check
@@ -22,8 +38,8 @@ check: ## formatting, lints and documentation, each without a warning
 test: ## every test, against a real Docker Engine
 	@tests/support/with-engine.sh cargo test --locked
 
-bench: ## the Agent measured against the bare Engine API
-	@tests/support/with-engine.sh tests/support/bench.sh
+bench: agent ## the Agent as it ships, measured against the bare Engine API
+	@LONGSHORE_AGENT=$(BUILT)/longshore-agent tests/support/with-engine.sh cargo bench --locked --quiet --bench agent
 
 clean: ## everything that was built or started here
 	@tests/support/engine.sh down
