@@ -24,6 +24,9 @@ const QUICK_PAIRS: usize = 2000;
 const IN_FLIGHT: usize = 32;
 /// Long enough for one heartbeat of the link, which comes every 30 s.
 const IDLE: Duration = Duration::from_secs(40);
+/// Between a start and a stop: an init that is not up yet loses the signal, whoever sends it. And after a stop, which
+/// the Engine still tidies up.
+const SETTLE: Duration = Duration::from_millis(200);
 
 fn main() {
     // `cargo test --benches` passes arguments of its own; there is nothing to choose here.
@@ -116,11 +119,15 @@ fn lifecycle(
     for pair in 0..pairs {
         let mut with_agent = || {
             agent_start.add(panel.call("start_server", server, json!({})).0);
+            panel.idle(SETTLE);
             agent_stop.add(panel.call("stop_server", server, json!({})).0);
+            panel.idle(SETTLE);
         };
         let mut directly = || {
             bare_start.add(bare.call("POST", &start));
+            std::thread::sleep(SETTLE);
             bare_stop.add(bare.call("POST", &stop));
+            std::thread::sleep(SETTLE);
         };
         // Whoever comes second finds warmer caches, so they take turns at it.
         if pair % 2 == 0 {

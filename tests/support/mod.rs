@@ -32,7 +32,7 @@ pub fn unique_name() -> String {
 }
 
 /// A value that threads change and tests wait on.
-pub(crate) struct Watched<T> {
+pub struct Watched<T> {
     value: Mutex<T>,
     changed: Condvar,
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Shows Longshore on this machine: a Panel, an Agent and one demo server, in the Engine at DOCKER_HOST.
 #
-# Everything it keeps is under target/run. SIGINT or SIGTERM ends the Agent, then the Panel, then takes the node's
+# Everything it keeps is under target/run or RUN_DIR. SIGINT or SIGTERM ends the Agent, then the Panel, then takes the node's
 # containers away; the servers' files stay, so the next run goes on where this one ended.
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit
@@ -10,8 +10,9 @@ http=${HTTP_ADDR:-127.0.0.1:3000}
 agents=${AGENT_ADDR:-127.0.0.1:8080}
 health=${HEALTH_ADDR:-127.0.0.1:8081}
 bin=$(realpath -m "${CARGO_TARGET_DIR:-target}")/debug
-run=$PWD/target/run
-node=local
+# Tests have a directory, a node and binaries of their own.
+run=$(realpath -m "${RUN_DIR:-target/run}")
+node=${NODE_ID:-local}
 
 fail() { echo "run: $*" >&2; exit 1; }
 say() { echo "run: $*"; }
@@ -78,8 +79,12 @@ until_true() {
 
 api() { curl -s -m 30 -H 'Content-Type: application/json' -H 'Prefer: wait=25' "http://$http$1" "${@:2}"; }
 
-say "building"
-cargo build --locked --quiet --bins 7>&- || fail "it does not build"
+if [ -n "${RUN_BIN:-}" ]; then
+  bin=$RUN_BIN
+else
+  say "building"
+  cargo build --locked --quiet --bins 7>&- || fail "it does not build"
+fi
 
 # A session of its own for each: a Ctrl-C in the terminal comes here alone, and the order is kept.
 if [ ! -s "$run/secret" ]; then
@@ -96,7 +101,7 @@ online() { api /api/nodes | grep -q "\"id\":\"$node\",\"online\":true"; }
 until_true 20 online || fail "the Agent does not reach the Panel: see $run/agent.log"
 
 demo='{"node":"'$node'","id":"demo","name":"Demo server","image":"longshore/demo:latest","limits":{"memory":"128m"},
-  "stop":{"type":"command","value":"stop"},"done":"Demo server ready","start":true}'
+  "stop":{"type":"command","value":"stop"},"start":true}'
 answer=$(api /api/servers -d "$demo")
 # An earlier run made it.
 case $answer in *SERVER_EXISTS*) answer=$(api /api/servers/$node/demo/start -d '{}') ;; esac
@@ -107,7 +112,7 @@ until_true 30 running || fail "the demo server does not run: $(api /api/servers/
 cat <<END
 
   Longshore runs. Open  http://$http
-  One node, one demo server. Logs: target/run/agent.log, target/run/panel.log
+  One node, one demo server. Logs: $run/agent.log, $run/panel.log
   Stop it all with Ctrl-C.
 
 END
