@@ -36,7 +36,7 @@ check: ## formatting, lints and documentation, each without a warning
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet --no-deps
 
 test: ## every test, against a real Docker Engine
-	@tests/support/with-engine.sh cargo test --locked
+	@tests/support/with-engine.sh cargo test --locked --no-fail-fast
 
 bench: agent ## the Agent as it ships, measured against the bare Engine API
 	@LONGSHORE_AGENT=$(BUILT)/longshore-agent tests/support/with-engine.sh cargo bench --locked --quiet --bench agent

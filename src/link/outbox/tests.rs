@@ -1,3 +1,5 @@
+//! What the lanes promise: order, delivery exactly once on each connection, bounds. Case by case, then as a property.
+
 use proptest::prelude::*;
 
 use super::*;
