@@ -43,6 +43,7 @@ pub const KEYS: &[Key] = &[
         "uid:gid that servers run as; the Agent's own when it is not root, else 1000:1000",
     ),
     key("PROTOCOL", Some("auto"), "dialect of unasked messages: auto, unified or legacy"),
+    key("STATS_INTERVAL", Some("5"), "seconds between two measurements of each running server, 1 to 3600"),
     key("READY_TIMEOUT", Some("300"), "seconds a server may take to show one of its `done` texts, 1 to 3600"),
     key("WORKERS", Some("4"), "threads for short jobs, 1 to 64"),
     key("CA_FILE", None, "PEM file of the only authorities to trust for wss://; the system's when not set"),
@@ -82,6 +83,7 @@ pub struct Config {
     /// `uid:gid`
     pub server_user: (u32, u32),
     pub unasked: Unasked,
+    pub stats_interval: Duration,
     pub ready_timeout: Duration,
     pub workers: usize,
     pub ca_file: Option<PathBuf>,
@@ -111,6 +113,7 @@ impl Config {
                 "PROTOCOL",
                 &[("auto", Unasked::Auto), ("unified", Unasked::Unified), ("legacy", Unasked::Legacy)],
             )?,
+            stats_interval: Duration::from_secs(number(settings, "STATS_INTERVAL", 1..=3600)?),
             ready_timeout: Duration::from_secs(number(settings, "READY_TIMEOUT", 1..=3600)?),
             workers: number(settings, "WORKERS", 1..=64)? as usize,
             ca_file: absolute(settings, "CA_FILE")?,

@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, after, never, select};
 use super::engine::{Engine, EngineEvent, Seen};
 use super::epoch::Epoch;
 use super::event::Event;
+use super::figures::{self, NodeFigures};
 use super::health::Board;
 use super::heartbeat::Heartbeat;
 use super::ledger::{Asker, Ledger, Receipt};
@@ -20,12 +21,13 @@ use super::voice::Voice;
 use super::workers::{MAX_SERVERS, Workers};
 use crate::docker::Closer;
 use crate::protocol::event::{KnownServer, Progress, StatusChange};
-use crate::protocol::outcome::{Memory, Resources, ServerCount, ServerReply, ServerReport};
+use crate::protocol::outcome::{InOut, Resources, ServerCount, ServerMetrics, ServerReply, ServerReport};
 use crate::protocol::{
     self, Action, Code, Command, CommandKey, Dialect, Envelope, Event as Told, Fault, Incoming, NodeId,
     Outcome, Rejected, Reply, ServerAction, ServerId, Status,
 };
 use crate::server::lifecycle::{Order, PullProgress};
+use crate::server::stats::{Stats, Target};
 use crate::server::{Done, Effect, Facts, Input, Job, Machine, Record, Request, Ticket};
 
 /// Commands that may wait behind the one in work, for one server and for all.
@@ -55,6 +57,8 @@ pub struct Core {
     pub(super) engine: Engine,
     pub(super) heartbeat: Heartbeat,
     pub(super) board: Arc<Board>,
+    pub(super) stats: Stats,
+    pub(super) node_figures: NodeFigures,
     pub(super) epoch: Epoch,
     pub(super) host: Host,
     pub(super) sample: Sample,
@@ -72,6 +76,8 @@ pub struct Server {
     pub(super) machine: Machine,
     /// The entry in `timers`.
     deadline: Option<Instant>,
+    /// The run that is measured.
+    measured: Option<Target>,
     /// Ends the job in flight early.
     closer: Closer,
     /// The command that the job in flight serves, for progress and log lines.
@@ -90,7 +96,7 @@ pub struct Waiting {
 impl Server {
     pub fn new(machine: Machine, ready_timeout: Duration) -> Server {
         let machine = machine.with_ready_timeout(ready_timeout);
-        Server { machine, deadline: None, closer: Closer::new(), serves: None }
+        Server { machine, deadline: None, measured: None, closer: Closer::new(), serves: None }
     }
 }
 
@@ -167,6 +173,7 @@ impl Core {
             Event::Beat(sample) => {
                 self.sample = *sample;
                 if self.link.is_up() {
+                    self.node_figures.set(self.sample.metrics(self.count()));
                     self.voice.heartbeat();
                 }
                 self.publish();
@@ -329,18 +336,18 @@ impl Core {
 
     fn read(&self, action: &Action) -> Outcome {
         match action {
-            Action::Server(id, _) => {
+            Action::Server(id, action) => {
                 let server = self.servers.get(id).ok_or_else(server_not_found)?;
-                Ok(Reply::Status(Box::new(report(id, server))))
+                Ok(self.tell_about(id, server, action))
             }
-            Action::Container(name, _) => {
+            Action::Container(name, action) => {
                 let id = self.find_container(name).ok_or_else(container_not_found)?;
                 let server = self.servers.get(&id).ok_or_else(container_not_found)?;
-                Ok(Reply::Status(Box::new(report(&id, server))))
+                Ok(self.tell_about(&id, server, action))
             }
             Action::ListServers => {
                 let created = self.servers.iter().filter(|(_, server)| server.machine.is_created());
-                Ok(Reply::Servers(created.map(|(id, server)| report(id, server)).collect()))
+                Ok(Reply::Servers(created.map(|(id, server)| self.report(id, server)).collect()))
             }
             Action::SystemMetrics => Ok(Reply::SystemMetrics(Box::new(self.sample.metrics(self.count())))),
             Action::SystemPing => Ok(Reply::Pong),
@@ -350,6 +357,43 @@ impl Core {
                 self.engine.version(),
                 protocol::capabilities(),
             )))),
+        }
+    }
+
+    fn tell_about(&self, id: &ServerId, server: &Server, action: &ServerAction) -> Reply {
+        let report = self.report(id, server);
+        if *action != ServerAction::Metrics {
+            return Reply::Status(Box::new(report));
+        }
+        let ServerReport { uptime, resources: Resources { cpu, memory, network, disk, pids }, .. } = report;
+        Reply::Metrics(Box::new(ServerMetrics {
+            cpu,
+            memory: memory.used,
+            disk: disk.used,
+            network: InOut { r#in: network.rx, out: network.tx },
+            pids,
+            uptime,
+        }))
+    }
+
+    /// A server as it is told, from the loop's own state and the newest figures.
+    fn report(&self, id: &ServerId, server: &Server) -> ServerReport {
+        let machine = &server.machine;
+        let container = machine.container();
+        let running = container.filter(|c| c.running);
+        let spec = machine.spec();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since = running.map(|c| Duration::from_nanos(c.started_ns));
+        ServerReport {
+            server_id: id.clone(),
+            status: machine.status(),
+            container_id: container.map(|c| c.id.to_string()),
+            uptime: since.map_or(0, |since| now.saturating_sub(since).as_secs()),
+            exit_code: machine.exit_code(),
+            resources: figures::resources_of(&self.stats, id, spec.limits.memory),
+            name: spec.name.clone(),
+            image: spec.image.clone(),
+            ports: spec.ports.clone(),
         }
     }
 
@@ -389,10 +433,30 @@ impl Core {
                 server.deadline = deadline;
             }
         }
+        self.measure(id, gone);
         if gone {
             self.servers.remove(id);
         }
         self.publish();
+    }
+
+    /// Has a run measured from its start to its end.
+    fn measure(&mut self, id: &ServerId, gone: bool) {
+        let Some(server) = self.servers.get_mut(id) else { return };
+        let running = server.machine.container().filter(|c| c.running && !gone);
+        let same = match (&server.measured, running) {
+            (Some(target), Some(facts)) => target.started_ns == facts.started_ns && target.pid == facts.pid,
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            server.measured = running.map(|facts| Target {
+                container: facts.id.clone(),
+                pid: facts.pid,
+                started_ns: facts.started_ns,
+            });
+            self.stats.set(id, server.measured.clone());
+        }
     }
 
     fn submit(&mut self, id: &ServerId, job: Job) {
@@ -653,7 +717,7 @@ fn request(action: ServerAction) -> Option<Request> {
         ServerAction::Suspend => Request::Suspend,
         ServerAction::Unsuspend => Request::Unsuspend,
         ServerAction::Update(patch) => Request::Update(patch),
-        ServerAction::Create(_) | ServerAction::Status => return None,
+        ServerAction::Create(_) | ServerAction::Status | ServerAction::Metrics => return None,
     })
 }
 
@@ -671,29 +735,6 @@ fn reply(id: &ServerId, done: Done, action: &str) -> ServerReply {
         applied: done.applied,
         needs_restart: done.needs_restart,
         ..ServerReply::new(id.clone(), done.status, done.message)
-    }
-}
-
-fn report(id: &ServerId, server: &Server) -> ServerReport {
-    let machine = &server.machine;
-    let container = machine.container();
-    let running = container.filter(|c| c.running);
-    let spec = machine.spec();
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let since = running.map(|c| Duration::from_nanos(c.started_ns));
-    ServerReport {
-        server_id: id.clone(),
-        status: machine.status(),
-        container_id: container.map(|c| c.id.to_string()),
-        uptime: since.map_or(0, |since| now.saturating_sub(since).as_secs()),
-        exit_code: machine.exit_code(),
-        resources: Resources {
-            memory: Memory { limit: spec.limits.memory.unwrap_or(0), ..Memory::default() },
-            ..Resources::default()
-        },
-        name: spec.name.clone(),
-        image: spec.image.clone(),
-        ports: spec.ports.clone(),
     }
 }
 

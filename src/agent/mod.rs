@@ -16,6 +16,7 @@
 //! | `panel-read`, `panel-write` | the socket, the outbox | see [`crate::link`] |
 //! | `heartbeat` | its timer | its handle is dropped |
 //! | `worker-N`, `slow-N` | their queue, the Engine | the queue's sender is dropped |
+//! | `stats` | its timer, or nothing while no server runs | its stop channel is dropped |
 //! | `docker-events` | the Engine's event stream | [`engine::Engine::stop`] |
 //! | `gate`, `http`, `http-N` | see [`crate::gate`] | its shutdown |
 //!
@@ -36,6 +37,8 @@ pub mod voice;
 pub mod tongues;
 
 pub mod streams;
+
+pub mod figures;
 
 pub mod panel_link;
 
@@ -71,9 +74,10 @@ use self::config::Config;
 use self::core::{Core, Server};
 use crate::docker::{Client, Endpoint};
 use crate::gate::{self, Gate};
-use crate::link::{Dialer, Outbox, outbox};
+use crate::link::{Dialer, Outbox, Source, outbox};
 use crate::protocol::Decoder;
 use crate::protocol::spec::Rules;
+use crate::server::stats::Stats;
 use crate::server::{Lifecycle, Machine, Records};
 
 /// How long the threads have to end after the last word was written.
@@ -138,7 +142,12 @@ pub fn run(config: Config) -> Result<(), Failed> {
         gate.address()
     );
 
-    let outbox = Arc::new(Outbox::new(streams::Streams::new(vec![]), outbox::Bounds::default()));
+    let tongues = tongues::Tongues::default();
+    let (stats, stats_sampler) = Stats::new(config.stats_interval);
+    let node_figures = figures::NodeFigures::default();
+    let sources: Vec<Box<dyn Source>> =
+        vec![Box::new(figures::Figures::new(stats.clone(), node_figures.clone(), tongues.clone()))];
+    let outbox = Arc::new(Outbox::new(streams::Streams::new(sources), outbox::Bounds::default()));
     let dialer = dialer(&config)?;
     let lifecycle = Arc::new(Lifecycle {
         client: client.clone(),
@@ -154,6 +163,13 @@ pub fn run(config: Config) -> Result<(), Failed> {
     let mut sampler = system::Sampler::new(&config.data_dir);
     let sample = sampler.sample();
     let heartbeat = heartbeat::Heartbeat::start(sampler, events_tx.clone(), &mut crew).map_err(spawn)?;
+    // Disconnected by its drop, which ends the thread.
+    let (stop_stats_tx, stop_stats_rx) = bounded(0);
+    let measured = {
+        let outbox = outbox.clone();
+        move || outbox.wake()
+    };
+    crew.spawn("stats", 128 << 10, move || stats_sampler.run(&stop_stats_rx, measured)).map_err(spawn)?;
     let engine =
         engine::Engine::start(client, config.node_id.clone(), events_tx.clone(), &mut crew).map_err(spawn)?;
 
@@ -173,17 +189,13 @@ pub fn run(config: Config) -> Result<(), Failed> {
             events_tx.clone(),
             Instant::now(),
         ),
-        voice: voice::Voice::new(
-            config.node_id.clone(),
-            boot_id,
-            config.unasked,
-            outbox,
-            tongues::Tongues::default(),
-        ),
+        voice: voice::Voice::new(config.node_id.clone(), boot_id, config.unasked, outbox, tongues),
         workers,
         engine,
         heartbeat,
         board,
+        stats,
+        node_figures,
         epoch: epoch::Epoch::open(config.data_dir.join("epoch"))
             .map_err(|e| Failed::new("DATA_DIR/epoch", e))?,
         host: system::Host::measure(),
@@ -203,7 +215,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
     signals.close();
     engine.stop();
     // Whoever blocks on the loop is woken by its going.
-    drop((workers, heartbeat, events_rx, panel_rx));
+    drop((stop_stats_tx, workers, heartbeat, events_rx, panel_rx));
     let mut late = link.finish(deadline);
     late.extend(gate.shutdown(deadline).err().map(|unfinished| unfinished.0).unwrap_or_default());
     late.extend(crew.join(deadline));

@@ -38,7 +38,7 @@ const fn row(name: &'static str, aliases: &'static [&'static str], reads: Reads)
     Entry { name, aliases, reads }
 }
 
-/// Console, files, archives, mods, metrics and install get their rows here.
+/// Console, files, archives, mods and install get their rows here.
 #[rustfmt::skip]
 const ACTIONS: &[Entry] = &[
     row("create_server",      &[],                    Reads::Server(create)),
@@ -51,6 +51,7 @@ const ACTIONS: &[Entry] = &[
     row("suspend_server",     &[],                    Reads::Server(|_| Ok(ServerAction::Suspend))),
     row("unsuspend_server",   &[],                    Reads::Server(|_| Ok(ServerAction::Unsuspend))),
     row("get_status",         &["get_server_status"], Reads::Server(|_| Ok(ServerAction::Status))),
+    row("get_server_metrics", &[],                    Reads::Server(|_| Ok(ServerAction::Metrics))),
     row("list_servers",       &[],                    Reads::Node(|| Action::ListServers)),
     row("get_system_metrics", &["system.status"],     Reads::Node(|| Action::SystemMetrics)),
     row("system.ping",        &[],                    Reads::Node(|| Action::SystemPing)),

@@ -89,6 +89,7 @@ pub enum ServerAction {
     Suspend,
     Unsuspend,
     Status,
+    Metrics,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -168,7 +169,7 @@ impl Action {
 impl ServerAction {
     pub fn is_read(&self) -> bool {
         match self {
-            ServerAction::Status => true,
+            ServerAction::Status | ServerAction::Metrics => true,
             ServerAction::Create(_)
             | ServerAction::Update(_)
             | ServerAction::Start
@@ -193,6 +194,7 @@ impl ServerAction {
             ServerAction::Suspend => "suspend_server",
             ServerAction::Unsuspend => "unsuspend_server",
             ServerAction::Status => "get_status",
+            ServerAction::Metrics => "get_server_metrics",
         }
     }
 
@@ -209,6 +211,7 @@ impl ServerAction {
             ServerAction::Suspend => "Server suspended successfully",
             ServerAction::Unsuspend => "Server unsuspended successfully",
             ServerAction::Status => "Server status",
+            ServerAction::Metrics => "Server metrics",
         }
     }
 }

@@ -108,7 +108,12 @@ struct Message<'a, T> {
     timestamp: Timestamp,
 }
 
-fn encode<T: Serialize>(r#type: &'static str, data: T, message_id: Option<&str>, now: SystemTime) -> String {
+pub(super) fn encode<T: Serialize>(
+    r#type: &'static str,
+    data: T,
+    message_id: Option<&str>,
+    now: SystemTime,
+) -> String {
     text(&Message { r#type, data, message_id, timestamp: Timestamp(now) })
 }
 
@@ -151,7 +156,7 @@ pub(super) fn encode_outcome(
         Ok(Reply::Status(report)) => status(&report.server_id, report.status),
         Ok(Reply::SystemInfo(info)) => Some(encode("system_info", info, message_id, now)),
         // No message of this dialect asks for these.
-        Ok(Reply::Servers(_) | Reply::SystemMetrics(_) | Reply::Pong) => None,
+        Ok(Reply::Servers(_) | Reply::SystemMetrics(_) | Reply::Metrics(_) | Reply::Pong) => None,
     }
 }
 

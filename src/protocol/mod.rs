@@ -19,6 +19,7 @@ mod actions;
 mod fields;
 mod json;
 
+pub mod data;
 pub mod http;
 pub mod legacy;
 pub mod unified;

@@ -15,6 +15,7 @@ pub enum Reply {
     Server(Box<ServerReply>),
     Status(Box<ServerReport>),
     Servers(Vec<ServerReport>),
+    Metrics(Box<ServerMetrics>),
     SystemMetrics(Box<SystemMetrics>),
     /// Answer to `system.ping`; it carries the time at which it is encoded.
     Pong,
@@ -126,6 +127,24 @@ pub struct SystemMetrics {
     /// Seconds since boot.
     pub uptime: u64,
     pub servers: ServerCount,
+}
+
+/// What one server uses, each figure a number by itself: memory and disk in bytes, uptime in seconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ServerMetrics {
+    #[serde(serialize_with = "two_places")]
+    pub cpu: f64,
+    pub memory: u64,
+    pub disk: u64,
+    pub network: InOut,
+    pub pids: u64,
+    pub uptime: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct InOut {
+    pub r#in: u64,
+    pub out: u64,
 }
 
 /// A part of a whole in bytes.

@@ -267,7 +267,8 @@ impl<'a> Payload<'a> {
             | ServerAction::Kill
             | ServerAction::Suspend
             | ServerAction::Unsuspend
-            | ServerAction::Status => base,
+            | ServerAction::Status
+            | ServerAction::Metrics => base,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
-use super::outcome::{Reply, Resources, ServerReply, ServerReport, SystemInfo, SystemMetrics};
+use super::outcome::{Reply, Resources, ServerMetrics, ServerReply, ServerReport, SystemInfo, SystemMetrics};
 use super::{MAX_OUT, ServerId, Status};
 
 /// A time on the wire: RFC 3339, UTC, milliseconds. A clock outside of what that can write is told as the nearest
@@ -88,6 +88,7 @@ pub(super) enum Data<'a> {
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         truncated: bool,
     },
+    ServerMetrics(MetricsData<'a>),
     Metrics(&'a SystemMetrics),
     Pong {
         message: &'static str,
@@ -107,12 +108,24 @@ impl<'a> Data<'a> {
                     encode(Data::Servers { servers, count: list.len(), truncated })
                 });
             }
+            Reply::Metrics(metrics) => {
+                Data::ServerMetrics(MetricsData { all: metrics, timestamp: Timestamp(now), metrics })
+            }
             Reply::SystemMetrics(metrics) => Data::Metrics(metrics),
             Reply::Pong => Data::Pong { message: "pong", timestamp: Timestamp(now) },
             Reply::SystemInfo(info) => Data::Info(info),
         };
         encode(data)
     }
+}
+
+/// A server's figures at the top level, for panels that read them there, and the same under `metrics`.
+#[derive(Serialize)]
+pub(super) struct MetricsData<'a> {
+    #[serde(flatten)]
+    all: &'a ServerMetrics,
+    timestamp: Timestamp,
+    metrics: &'a ServerMetrics,
 }
 
 /// A server's status at the top level, for panels that read it there, and the whole report under `server`.

@@ -8,6 +8,7 @@
 //! | [`record`] | what is kept on disk |
 //! | [`blueprint`] | a spec as the container that Docker is asked for |
 //! | [`lifecycle`] | the jobs of the workers, against the Engine |
+//! | [`stats`] | what running servers use, from the kernel |
 //! | [`faults`] | an Engine error as the Panel is told |
 //!
 //! It owns no thread: the agent loop owns the machines and the workers run the jobs.
@@ -19,6 +20,7 @@ pub mod lifecycle;
 pub mod machine;
 pub mod record;
 pub mod signal;
+pub mod stats;
 pub mod supervision;
 
 pub use facts::{Died, Facts};

@@ -1,0 +1,310 @@
+//! The control groups of a container, found through one of its processes whatever the cgroup driver, and what they
+//! count. Version 1, version 2 and the hybrid of both (cgroups(7)). Reads files; keeps none open, since five for each
+//! of 500 servers would be more than a process may have.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// From where a limit of memory stands for none: the kernel rounds "unlimited" to its page size.
+const UNLIMITED: u64 = 1 << 60;
+
+/// Where the hierarchies are mounted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mounts {
+    /// `/` but in tests, which read a recorded tree.
+    root: PathBuf,
+    v1: Vec<(&'static str, PathBuf)>,
+    v2: Option<PathBuf>,
+}
+
+/// The controllers whose counters are read.
+const CONTROLLERS: [&str; 4] = ["cpuacct", "memory", "pids", "blkio"];
+
+/// One container's groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// A file for each figure; a controller that is not mounted has none.
+    V1 {
+        cpu: Option<PathBuf>,
+        memory: Option<PathBuf>,
+        pids: Option<PathBuf>,
+        blkio: Option<PathBuf>,
+    },
+    V2(PathBuf),
+}
+
+/// Counters since the container started, and what it holds now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Nanoseconds of processor time.
+    pub cpu_ns: u64,
+    /// Bytes, without the page cache that the kernel can take back at once.
+    pub memory: u64,
+    /// Bytes; `None` is unlimited.
+    pub memory_limit: Option<u64>,
+    pub pids: u64,
+    /// Bytes read from and written to block devices.
+    pub read: u64,
+    pub written: u64,
+}
+
+impl Mounts {
+    /// Reads `/proc/self/mountinfo` (proc(5)). A machine without any cgroup has none.
+    pub fn find(root: &Path) -> Mounts {
+        let text = std::fs::read_to_string(root.join("proc/self/mountinfo")).unwrap_or_default();
+        let mut mounts = Mounts { root: root.to_owned(), ..Mounts::default() };
+        for line in text.lines() {
+            let Some((before, after)) = line.split_once(" - ") else { continue };
+            let (Some(point), Some(kind)) = (before.split(' ').nth(4), after.split(' ').next()) else {
+                continue;
+            };
+            match kind {
+                "cgroup2" => mounts.v2 = Some(mounts.inside(point)),
+                "cgroup" => {
+                    let options = after.split(' ').nth(2).unwrap_or_default();
+                    for controller in CONTROLLERS.into_iter().filter(|c| options.split(',').any(|o| o == *c))
+                    {
+                        let point = mounts.inside(point);
+                        mounts.v1.push((controller, point));
+                    }
+                }
+                _ => {}
+            }
+        }
+        mounts
+    }
+
+    fn inside(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    /// The groups of the process `pid`, if it belongs to the container `id`: a pid may have been given to another
+    /// process since it was told.
+    pub fn group(&self, pid: u32, id: &str) -> Option<Group> {
+        let text = std::fs::read_to_string(self.root.join(format!("proc/{pid}/cgroup"))).ok()?;
+        let mut v1: [Option<PathBuf>; 4] = Default::default();
+        let mut v2 = None;
+        for line in text.lines() {
+            let mut fields = line.splitn(3, ':');
+            let (_, Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
+                continue;
+            };
+            if !path.contains(id) {
+                continue;
+            }
+            let path = path.trim_start_matches('/');
+            if controllers.is_empty() {
+                v2 = self.v2.as_ref().map(|mount| mount.join(path));
+            }
+            for (slot, name) in v1.iter_mut().zip(CONTROLLERS) {
+                if controllers.split(',').any(|c| c == name) {
+                    *slot = self.v1.iter().find(|(c, _)| *c == name).map(|(_, mount)| mount.join(path));
+                }
+            }
+        }
+        let [cpu, memory, pids, blkio] = v1;
+        // In a hybrid the second version's tree has no controllers.
+        if cpu.is_some() || memory.is_some() {
+            return Some(Group::V1 { cpu, memory, pids, blkio });
+        }
+        v2.map(Group::V2)
+    }
+}
+
+impl Group {
+    /// Reads the counters through `buffer`, which is kept between calls.
+    ///
+    /// # Errors
+    /// When the group is gone, which is what happens when the container ends.
+    pub fn read(&self, buffer: &mut Vec<u8>) -> io::Result<Counters> {
+        match self {
+            Group::V1 { cpu, memory, pids, blkio } => read_v1(cpu, memory, pids, blkio, buffer),
+            Group::V2(dir) => read_v2(dir, buffer),
+        }
+    }
+}
+
+fn read_v1(
+    cpu: &Option<PathBuf>,
+    memory: &Option<PathBuf>,
+    pids: &Option<PathBuf>,
+    blkio: &Option<PathBuf>,
+    buffer: &mut Vec<u8>,
+) -> io::Result<Counters> {
+    let mut counters = Counters::default();
+    if let Some(dir) = cpu {
+        counters.cpu_ns = number(text(dir, "cpuacct.usage", buffer)?);
+    }
+    if let Some(dir) = memory {
+        let used = number(text(dir, "memory.usage_in_bytes", buffer)?);
+        let cache = field(text(dir, "memory.stat", buffer)?, "total_inactive_file ");
+        counters.memory = used.saturating_sub(cache);
+        counters.memory_limit = limit(text(dir, "memory.limit_in_bytes", buffer)?);
+    }
+    if let Some(dir) = pids {
+        counters.pids = number(text(dir, "pids.current", buffer)?);
+    }
+    // Not on every kernel, and never worth failing for.
+    if let Some(dir) = blkio
+        && let Ok(text) = text(dir, "blkio.throttle.io_service_bytes_recursive", buffer)
+    {
+        for line in text.lines() {
+            let mut words = line.split(' ').skip(1);
+            match (words.next(), words.next().map(number)) {
+                (Some("Read"), Some(bytes)) => counters.read = counters.read.saturating_add(bytes),
+                (Some("Write"), Some(bytes)) => counters.written = counters.written.saturating_add(bytes),
+                _ => {}
+            }
+        }
+    }
+    Ok(counters)
+}
+
+fn read_v2(dir: &Path, buffer: &mut Vec<u8>) -> io::Result<Counters> {
+    let mut counters = Counters {
+        cpu_ns: field(text(dir, "cpu.stat", buffer)?, "usage_usec ").saturating_mul(1000),
+        ..Counters::default()
+    };
+    // Each of the others is there only when its controller is delegated.
+    if let Ok(used) = text(dir, "memory.current", buffer).map(number) {
+        let cache = text(dir, "memory.stat", buffer).map_or(0, |t| field(t, "inactive_file "));
+        counters.memory = used.saturating_sub(cache);
+        counters.memory_limit = text(dir, "memory.max", buffer).ok().and_then(limit);
+    }
+    counters.pids = text(dir, "pids.current", buffer).map_or(0, number);
+    if let Ok(text) = text(dir, "io.stat", buffer) {
+        for word in text.split_ascii_whitespace() {
+            match word.split_once('=') {
+                Some(("rbytes", bytes)) => counters.read = counters.read.saturating_add(number(bytes)),
+                Some(("wbytes", bytes)) => counters.written = counters.written.saturating_add(number(bytes)),
+                _ => {}
+            }
+        }
+    }
+    Ok(counters)
+}
+
+/// A whole file. What is not UTF-8 is no file of the kernel's and reads as empty.
+fn text<'a>(dir: &Path, name: &str, buffer: &'a mut Vec<u8>) -> io::Result<&'a str> {
+    buffer.clear();
+    File::open(dir.join(name))?.take(64 << 10).read_to_end(buffer)?;
+    Ok(std::str::from_utf8(buffer).unwrap_or_default())
+}
+
+fn number(text: &str) -> u64 {
+    text.trim().parse().unwrap_or(0)
+}
+
+/// The number behind `name` at the start of a line.
+fn field(text: &str, name: &str) -> u64 {
+    text.lines().find_map(|line| line.strip_prefix(name)).map_or(0, number)
+}
+
+fn limit(text: &str) -> Option<u64> {
+    text.trim().parse().ok().filter(|&bytes| bytes < UNLIMITED)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const ID: &str = "1e3af29937f0ea4a0c18145b5d1815cb1a5d20ba384ef4afc3e55111c94314c5";
+
+    /// A recorded tree: paths below the root, with their texts.
+    fn tree(files: &[(String, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    fn counters(root: &Path) -> Counters {
+        let group = Mounts::find(root).group(7, ID).expect("the group is found");
+        group.read(&mut Vec::new()).unwrap()
+    }
+
+    fn expected() -> Counters {
+        Counters {
+            cpu_ns: 3_000_000,
+            memory: 4_000_000,
+            memory_limit: Some(134_217_728),
+            pids: 3,
+            read: 30,
+            written: 5,
+        }
+    }
+
+    #[test]
+    fn reads_version_1_beside_an_empty_version_2() {
+        let group = |controller: &str, file: &str| format!("sys/fs/cgroup/{controller}/docker/{ID}/{file}");
+        let root = tree(&[
+            (
+                "proc/self/mountinfo".into(),
+                "33 31 0:30 / /sys/fs/cgroup/cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+                 35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
+                 38 31 0:35 / /sys/fs/cgroup/blkio rw - cgroup cgroup rw,blkio\n\
+                 39 31 0:36 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n\
+                 41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n",
+            ),
+            (
+                "proc/7/cgroup".into(),
+                &format!(
+                    "8:pids:/docker/{ID}\n7:blkio:/docker/{ID}\n4:memory:/docker/{ID}\n\
+                     2:cpu,cpuacct:/docker/{ID}\n0::/docker/{ID}\n"
+                ),
+            ),
+            (group("cpuacct", "cpuacct.usage"), "3000000\n"),
+            (group("memory", "memory.usage_in_bytes"), "5000000\n"),
+            (group("memory", "memory.stat"), "inactive_file 9\ntotal_cache 1\ntotal_inactive_file 1000000\n"),
+            (group("memory", "memory.limit_in_bytes"), "134217728\n"),
+            (group("pids", "pids.current"), "3\n"),
+            (
+                group("blkio", "blkio.throttle.io_service_bytes_recursive"),
+                "8:0 Read 10\n8:0 Write 5\n8:0 Total 15\n8:16 Read 20\nTotal 35\n",
+            ),
+        ]);
+        assert_eq!(counters(root.path()), expected());
+    }
+
+    #[test]
+    fn reads_version_2_with_the_systemd_driver() {
+        let group = |file: &str| format!("sys/fs/cgroup/system.slice/docker-{ID}.scope/{file}");
+        let root = tree(&[
+            (
+                "proc/self/mountinfo".into(),
+                "31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n",
+            ),
+            ("proc/7/cgroup".into(), &format!("0::/system.slice/docker-{ID}.scope\n")),
+            (group("cpu.stat"), "usage_usec 3000\nuser_usec 2000\nsystem_usec 1000\n"),
+            (group("memory.current"), "5000000\n"),
+            (group("memory.stat"), "anon 1\nactive_file 7\ninactive_file 1000000\n"),
+            (group("memory.max"), "134217728\n"),
+            (group("pids.current"), "3\n"),
+            (
+                group("io.stat"),
+                "8:0 rbytes=10 wbytes=5 rios=1 wios=1\n8:16 rbytes=20 wbytes=0 rios=2 wios=0\n",
+            ),
+        ]);
+        assert_eq!(counters(root.path()), expected());
+        fs::write(root.path().join(group("memory.max")), "max\n").unwrap();
+        assert_eq!(counters(root.path()).memory_limit, None);
+    }
+
+    #[test]
+    fn a_reused_pid_or_no_cgroup_is_no_group() {
+        let root = tree(&[
+            ("proc/self/mountinfo".into(), "31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"),
+            ("proc/7/cgroup".into(), "0::/system.slice/cron.service\n"),
+        ]);
+        let mounts = Mounts::find(root.path());
+        assert_eq!(mounts.group(7, ID), None);
+        assert_eq!(mounts.group(8, ID), None);
+        assert_eq!(Mounts::find(&root.path().join("nothing")).group(7, ID), None);
+    }
+}

@@ -1,0 +1,52 @@
+//! The traffic of a container: `/proc/<pid>/net/dev` of any of its processes shows its network namespace (proc(5)).
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+/// Bytes since the container started, over all its interfaces but loopback.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    pub rx: u64,
+    pub tx: u64,
+}
+
+/// Reads it through `buffer`, which is kept between calls. `proc` is `/proc`.
+///
+/// # Errors
+/// When the process is gone.
+pub fn read(proc: &Path, pid: u32, buffer: &mut Vec<u8>) -> io::Result<Traffic> {
+    buffer.clear();
+    File::open(proc.join(format!("{pid}/net/dev")))?.take(64 << 10).read_to_end(buffer)?;
+    Ok(parse(std::str::from_utf8(buffer).unwrap_or_default()))
+}
+
+/// After two lines of headings: name, colon, eight figures received, eight sent; bytes come first in each.
+fn parse(text: &str) -> Traffic {
+    let mut sum = Traffic::default();
+    for line in text.lines().skip(2) {
+        let Some((name, figures)) = line.split_once(':') else { continue };
+        if name.trim() == "lo" {
+            continue;
+        }
+        let mut figures = figures.split_ascii_whitespace().map(|figure| figure.parse().unwrap_or(0u64));
+        sum.rx = sum.rx.saturating_add(figures.next().unwrap_or(0));
+        sum.tx = sum.tx.saturating_add(figures.nth(7).unwrap_or(0));
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_all_interfaces_but_loopback() {
+        let text = "Inter-|   Receive |  Transmit\n face |bytes packets |bytes\n\
+                    \x20   lo: 9 1 0 0 0 0 0 0 9 1 0 0 0 0 0 0\n\
+                    \x20 eth0: 100 2 0 0 0 0 0 0 70 3 0 0 0 0 0 0\n\
+                    eth1:5 1 0 0 0 0 0 0 6 1 0 0 0 0 0 0\n";
+        assert_eq!(parse(text), Traffic { rx: 105, tx: 76 });
+        assert_eq!(parse(""), Traffic::default());
+    }
+}

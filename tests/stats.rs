@@ -1,0 +1,88 @@
+//! What servers and the node use: measured from the kernel's files, told as it is measured, in both dialects, and
+//! answered without asking the Engine.
+
+mod support;
+
+use serde_json::{Value, json};
+use support::*;
+
+fn ok(link: &Connection, action: &str, server: &str, payload: Value) -> Value {
+    let id = link.command(action, server, payload);
+    let response = link.response(&id);
+    assert_eq!(response["success"], true, "{action}: {response}");
+    response["data"].clone()
+}
+
+fn start_demo(link: &Connection, memory: &str) {
+    let spec = json!({"image": DEMO_IMAGE, "environment": {"QUIET": "1"}, "limits": {"memory": memory}});
+    ok(link, "create_server", "s", spec);
+    ok(link, "start_server", "s", json!({}));
+}
+
+fn is_number(value: &Value) -> bool {
+    value.as_f64().is_some()
+}
+
+#[test]
+fn a_running_server_is_measured_and_a_stopped_one_is_not() {
+    let panel = FakePanel::start();
+    let agent = AgentProcess::start_with(&panel, engine(), &[("STATS_INTERVAL", "1")]);
+    let link = panel.accept();
+    start_demo(&link, "64m");
+
+    let update = link.wait_event("resource_update", |data| data["cpu"].as_f64() > Some(0.0) || data["pids"] != 0);
+    let data = &update["data"];
+    assert_eq!(update["seq"], Value::Null, "figures have no sequence number: {update}");
+    assert_eq!((&data["serverId"], &data["memory"]["limit"]), (&json!("s"), &json!(64 << 20)));
+    assert!(data["memory"]["used"].as_u64() > Some(0) && data["pids"].as_u64() >= Some(1), "{data}");
+    assert!(is_number(&data["network"]["rx"]) && is_number(&data["disk"]["used"]), "{data}");
+
+    let metrics = ok(&link, "get_server_metrics", "s", json!({}));
+    for name in ["cpu", "memory", "disk", "pids", "uptime"] {
+        assert!(is_number(&metrics[name]), "{name}: {metrics}");
+        assert_eq!(metrics[name], metrics["metrics"][name]);
+    }
+    assert!(is_number(&metrics["network"]["in"]) && metrics["timestamp"].is_string(), "{metrics}");
+    let status = ok(&link, "get_status", "s", json!({}));
+    assert!(status["resources"]["memory"]["used"].as_u64() > Some(0), "{status}");
+
+    // The Engine's own figure, which its CLI would show: within 5 % of ours while nothing changes.
+    let stats = engine().must("GET", &format!("/containers/{}/stats?stream=0", agent.container("s")), None);
+    let (usage, cache) = (&stats["memory_stats"]["usage"], &stats["memory_stats"]["stats"]);
+    let cache = cache.get("total_inactive_file").or(cache.get("inactive_file")).and_then(Value::as_f64);
+    let theirs = usage.as_f64().expect("the Engine measures memory") - cache.unwrap_or(0.0);
+    let ours = ok(&link, "get_server_metrics", "s", json!({}))["memory"].as_f64().expect("a number");
+    assert!((ours - theirs).abs() <= theirs * 0.05, "ours {ours}, the Engine's {theirs}");
+
+    ok(&link, "stop_server", "s", json!({}));
+    let stopped = ok(&link, "get_server_metrics", "s", json!({}));
+    assert_eq!((&stopped["memory"], &stopped["uptime"]), (&json!(0), &json!(0)), "{stopped}");
+}
+
+#[test]
+fn figures_come_in_the_dialects_that_are_spoken() {
+    let panel = FakePanel::start();
+    let _agent = AgentProcess::start_with(&panel, engine(), &[("STATS_INTERVAL", "1")]);
+    let link = panel.accept();
+    start_demo(&link, "64m");
+    link.send(&json!({"type": "server_start", "data": {"serverId": "s"}}));
+    let legacy = link.wait_json("legacy stats", |message| {
+        message["type"] == "server_status" && message["data"]["stats"]["memory"].as_u64() > Some(0)
+    });
+    let stats = &legacy["data"]["stats"];
+    assert!(is_number(&stats["cpu"]) && is_number(&stats["network"]["out"]), "{legacy}");
+    assert_eq!((&legacy["data"]["status"], &stats["players"]), (&json!("running"), &Value::Null));
+    link.wait_event("resource_update", |_| true);
+}
+
+#[test]
+fn the_node_is_measured_with_each_heartbeat() {
+    let panel = FakePanel::start();
+    let _agent = AgentProcess::start(&panel);
+    let link = panel.accept();
+    let metrics = link.wait_event("system_metrics", |_| true);
+    let data = &metrics["data"];
+    assert!(data["memory"]["total"].as_u64() > data["memory"]["used"].as_u64(), "{data}");
+    assert!(data["disk"]["total"].as_u64() > Some(0) && data["load"].is_array(), "{data}");
+    assert_eq!(data["servers"], json!({"total": 0, "running": 0}));
+}
