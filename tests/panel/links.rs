@@ -1,5 +1,6 @@
 //! Who is let in as a node, which of its connections counts, and what the Panel shows of it.
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use super::fake_agent::{FakeAgent, dial};
@@ -7,7 +8,7 @@ use super::process::{Panel, ask};
 
 #[test]
 fn a_node_is_let_in_with_its_own_secret_only() {
-    let panel = Panel::start(&["n1", "n2"]);
+    let mut panel = Panel::start(&["n1", "n2"]);
     let good = format!("Bearer {}", panel.secret("n1"));
     let lower = format!("bearer {}", panel.secret("n1"));
     let others = format!("Bearer {}", panel.secret("n2"));
@@ -37,6 +38,8 @@ fn a_node_is_let_in_with_its_own_secret_only() {
 
     let plain = ask(&panel.agents, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(plain.status, 426);
+    panel.signal(Signal::TERM);
+    panel.wait();
     let log = panel.log();
     for secret in [panel.secret("n1"), panel.secret("n2")] {
         assert!(!log.contains(&secret[..16]), "a secret is in the log");
@@ -114,7 +117,7 @@ fn what_a_node_says_twice_is_taken_once() {
 
 #[test]
 fn nonsense_from_a_node_is_skipped_and_the_link_stays() {
-    let panel = Panel::start(&["n1"]);
+    let mut panel = Panel::start(&["n1"]);
     let mut agent = FakeAgent::connect_with(&panel, "n1", &[("s1", "stopped")]);
     agent.say_binary(vec![0; 100]);
     let deep = "[".repeat(10_000);
@@ -123,6 +126,9 @@ fn nonsense_from_a_node_is_skipped_and_the_link_stays() {
     }
     agent.say(&json!({"type": "event", "event": "server_status_changed", "data": {"serverId": "../etc"}}));
     agent.is_quiet(&panel, "n1");
+    // Its end is the end of its log; before, a line may still be on its way here.
+    panel.signal(Signal::TERM);
+    panel.wait();
     let log = panel.log();
     assert_eq!(log.matches("skipped").count(), 1, "one line in each interval:\n{log}");
 }
