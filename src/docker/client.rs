@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::call::{Call, Http, Ping};
+use super::call::Call;
 use super::container::{ContainerConfig, Created, Resources};
 use super::endpoint::{ApiVersion, Endpoint, EndpointError};
 use super::error::Error;
+use super::http::{Http, Ping};
 use super::inspect::{Container, Info, Summary, Version};
 
 /// A client of one Engine. A clone is the same client: they share the pool of connections and the API version.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::stream::connect_unix;
+use super::dial::connect_unix;
 
 /// One address of an Engine. `Display` gives it in the form of `DOCKER_HOST`.
 #[derive(Clone, Debug, PartialEq, Eq)]

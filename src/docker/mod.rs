@@ -13,10 +13,14 @@
 //! | [`events`] | what happens to containers, as it happens |
 //! | [`logs`], [`lines`], [`frames`] | a container's output: the stream, its lines, the frames they come in |
 //! | [`attach`] | a container's input |
-//! | `call`, `transport`, `stream`, `tls` | one request, its version, bound and repetition; HTTP; sockets |
+//! | `http`, `call` | the pool and the version; one request, its bounds, and whether it may be repeated |
+//! | `transport`, `stream`, `dial`, `tls` | HTTP over our sockets; bytes with a deadline; opening them |
+//! | `closer`, `json_lines`, `time` | ending what blocks; objects of a stream; RFC 3339 |
 
 mod call;
 mod closer;
+mod dial;
+mod http;
 mod json_lines;
 mod stream;
 mod time;
@@ -39,7 +43,6 @@ pub mod reference;
 
 pub use attach::Stdin;
 pub use auth::{AuthError, RegistryAuth, Secret};
-pub use call::Ping;
 pub use client::Client;
 pub use closer::Closer;
 pub use container::{
@@ -50,6 +53,7 @@ pub use endpoint::{ApiVersion, Endpoint, EndpointError};
 pub use error::Error;
 pub use events::{Action, ContainerEvent, EventCursor, EventQuery, EventStream};
 pub use frames::Output;
+pub use http::Ping;
 pub use image::PullProgress;
 pub use inspect::{Container, Image, Info, State, Status, Summary, Version};
 pub use lines::Line;

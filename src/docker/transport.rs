@@ -1,4 +1,4 @@
-//! HTTP over a [`Stream`](super::stream::Stream): the connector that ureq runs on, and the two kinds of agent.
+//! HTTP over a `Stream`: the connector that ureq runs on, and the two kinds of agent.
 //!
 //! ureq's transport module is outside its semver promise, so its patch series is pinned. Its own TLS feature is
 //! left out: attach needs TLS without ureq anyway, and one way to make a connection serves both.
@@ -17,7 +17,8 @@ use ureq::unversioned::transport::{
 use ureq::{Agent, Error};
 
 use super::closer::Closer;
-use super::stream::{Dialer, Stream};
+use super::dial::Dialer;
+use super::stream::Stream;
 
 /// The longest that connecting may take, within whatever bound the call has.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
