@@ -10,7 +10,7 @@ use std::env;
 use std::fs;
 use std::io::{self, BufRead, BufWriter, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, exit};
+use std::process::{Command, Stdio, exit};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -32,6 +32,7 @@ commands:
   flood <n> [bytes]  print n numbered lines, or n bytes of them
   line <bytes>       print one line of that length
   alloc <MiB>        take memory and keep it
+  probe              tell what the container allows
   noread             never read the console again
   ignore-term        ignore SIGTERM and SIGINT from now on
   crash [code]       exit at once without saving (default 1)
@@ -169,6 +170,7 @@ impl Game {
             "line" => print(&"x".repeat(amount)),
             // Written over, not only reserved, so that the kernel counts it.
             "alloc" => self.hoard.push(vec![1; amount << 20]),
+            "probe" => self.probe(),
             // The console thread has already stopped reading.
             "noread" => print("The console is not read any more"),
             "ignore-term" => {
@@ -182,6 +184,25 @@ impl Game {
             _ => print(&format!("Unknown command: {command}. Try help")),
         }
         None
+    }
+
+    /// What the server finds itself in, one fact a line.
+    fn probe(&self) {
+        let fact = |name: &str, value: &str| print(&format!("probe {name}: {value}"));
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        for (name, value) in status.lines().filter_map(|line| line.split_once(":\t")) {
+            if matches!(name, "Uid" | "Gid" | "CapBnd" | "CapEff" | "NoNewPrivs") {
+                fact(name, value);
+            }
+        }
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        fact("tmp mount", mounts.lines().find(|line| line.contains(" /tmp ")).unwrap_or("none"));
+        fact("tmp program", if run_from_tmp().unwrap_or(false) { "runs" } else { "refused" });
+        self.save();
+        let writes = |path: &str| if fs::write(path, "x").is_ok() { "written" } else { "refused" };
+        fact("own file", writes("own-file"));
+        fact("root file", writes("/root-file"));
+        print("probe ends");
     }
 
     fn stop(&mut self) -> i32 {
@@ -199,6 +220,13 @@ impl Game {
             Err(error) => complain(&format!("World not saved: {error}")),
         }
     }
+}
+
+/// Whether a program can be put into /tmp and run there, as Java does with its libraries.
+fn run_from_tmp() -> io::Result<bool> {
+    fs::copy("/proc/self/exe", "/tmp/demo-server")?;
+    Ok(Command::new("/tmp/demo-server").args(["crash", "7"]).stdin(Stdio::null()).output()?.status.code()
+        == Some(7))
 }
 
 /// All the shell that `sh -c` needs here: words, an `exec` in front or not. Returns only when there is no such program.

@@ -37,6 +37,11 @@ pub fn engine() -> &'static Engine {
 }
 
 impl Engine {
+    /// The one at this `DOCKER_HOST`, whatever it holds.
+    pub(super) fn at(host: &str) -> Engine {
+        Engine { host: host.to_owned() }
+    }
+
     /// The value for `DOCKER_HOST`.
     pub fn host(&self) -> &str {
         &self.host
@@ -98,9 +103,9 @@ impl Engine {
         id
     }
 
-    /// Follows a container's output until `text` comes. A stop that comes before the demo server is ready would find a
+    /// Follows a container's output until `text` comes and gives all of it until then. A stop that comes before the demo server is ready would find a
     /// first process without a signal handler, which the kernel does not let a signal end.
-    pub fn wait_output(&self, container: &str, text: &str) {
+    pub fn wait_output(&self, container: &str, text: &str) -> String {
         let mut stream = self.connect().expect("the Engine answered before");
         let path = format!("/containers/{container}/logs?stdout=1&stderr=1&follow=1");
         write!(stream, "GET {path} HTTP/1.0\r\nHost: engine\r\n\r\n").expect("the Engine reads its requests");
@@ -111,6 +116,7 @@ impl Engine {
             assert!(length > 0, "{container} ended without {text:?}: {}", String::from_utf8_lossy(&seen));
             seen.extend_from_slice(&buffer[..length]);
         }
+        String::from_utf8_lossy(&seen).into_owned()
     }
 
     /// Removes a container whatever its state; one that is not there is fine.

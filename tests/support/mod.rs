@@ -9,15 +9,21 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 mod agent_process;
 mod engine;
+mod engine_proxy;
 mod fake_panel;
 mod network;
+mod registry;
 
 pub use agent_process::AgentProcess;
 pub use engine::{Engine, PrivateEngine, engine};
+pub use engine_proxy::{EngineProxy, Passage};
 pub use fake_panel::{Behaviour, Connection, FakePanel, Seen};
 pub use network::Network;
+pub use registry::{Image, Registry};
 
 /// How long a test waits for what should happen at once: generous, since two cores may run several tests.
 pub const SOON: Duration = Duration::from_secs(15);
@@ -29,6 +35,23 @@ pub const DEMO_IMAGE: &str = "longshore/demo:latest";
 pub fn unique_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The spec of a quiet demo server, with `extra` over it; an environment is merged.
+pub fn demo(extra: Value) -> Value {
+    let mut spec = json!({"image": DEMO_IMAGE, "environment": {"QUIET": "1"}, "limits": {"memory": "64m"}});
+    for (name, value) in extra.as_object().into_iter().flatten() {
+        match (spec[name].as_object_mut(), value.as_object()) {
+            (Some(have), Some(more)) => have.extend(more.clone()),
+            _ => spec[name] = value.clone(),
+        }
+    }
+    spec
+}
+
+/// The code of a response that tells of a failure, else `none`.
+pub fn code(response: &Value) -> &str {
+    response["error"]["code"].as_str().unwrap_or("none")
 }
 
 /// A value that threads change and tests wait on.
