@@ -15,6 +15,7 @@ use super::faults;
 use super::machine::{Job, JobResult};
 use super::record::{Record, Records};
 use crate::docker::{self, Client, Closer, Container, ContainerId, Error, Reference, RegistryAuth};
+use crate::protocol::spec::User;
 use crate::protocol::{Code, Fault, NodeId, ServerId, Spec};
 
 /// The Engine's sign of life must come within this on a new connection.
@@ -126,7 +127,7 @@ impl Lifecycle {
     }
 
     fn create(&self, order: &Order, keep_data: bool) -> JobResult {
-        let fresh = match self.make_directory(&order.server, keep_data) {
+        let fresh = match self.make_directory(order, keep_data) {
             Ok(fresh) => fresh,
             Err(fault) => return JobResult::Failed { fault, facts: None },
         };
@@ -155,7 +156,8 @@ impl Lifecycle {
     }
 
     /// Makes the server's directory, owned by the server's user. True when it was not there.
-    fn make_directory(&self, server: &ServerId, keep_data: bool) -> Result<bool, Fault> {
+    fn make_directory(&self, order: &Order, keep_data: bool) -> Result<bool, Fault> {
+        let server = &order.server;
         let path = self.servers_dir.join(server.as_str());
         match fs::DirBuilder::new().mode(0o750).create(&path) {
             Ok(()) => {}
@@ -170,7 +172,11 @@ impl Lifecycle {
             Err(e) => return Err(self.disk_fault(server, &e)),
         }
         if rustix::process::geteuid().is_root() {
-            let (uid, gid) = self.server_user;
+            let (uid, gid) = match order.spec.user {
+                Some(User::Ids { uid, gid }) => (uid, gid),
+                // The image's own user is not known here; as root it may give itself the directory, having CHOWN.
+                Some(User::Image) | None => self.server_user,
+            };
             chown(&path, Some(uid), Some(gid)).map_err(|e| self.disk_fault(server, &e))?;
         }
         Ok(true)
@@ -292,7 +298,7 @@ impl Lifecycle {
 
     /// Makes the container anew. What is in the server's directory stays.
     fn replace(&self, order: &Order) -> Result<ContainerId, Stopped> {
-        self.make_directory(&order.server, true)?;
+        self.make_directory(order, true)?;
         if let Some(old) = &order.container {
             self.remove_container(&old.id)?;
         }
