@@ -569,6 +569,7 @@ impl Core {
     // ---- the Engine ----------------------------------------------------------------------------------------
 
     fn engine_said(&mut self, event: EngineEvent) {
+        self.link.release(Instant::now());
         match event {
             EngineEvent::Lost { cause } => {
                 log::warn!("engine: lost: {cause}");

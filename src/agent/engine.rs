@@ -159,8 +159,8 @@ impl Follower {
             if self.is_stopped() {
                 return;
             }
-            // A stream that was closed from here says nothing about the Engine: it is asked again at once.
-            if matches!(error, Error::Cancelled) && followed {
+            // What was ended from here says nothing about the Engine: it is asked again at once.
+            if matches!(error, Error::Cancelled) {
                 continue;
             }
             if !std::mem::replace(&mut self.lost, true)

@@ -87,6 +87,9 @@ const JOIN: Duration = Duration::from_secs(3);
 const STALL: Duration = Duration::from_secs(60);
 /// Signals and ends of threads that may wait for the loop: more than there are threads.
 const URGENT: usize = 128;
+/// The Panel is dialled once the Engine was asked, so that it hears what is true and commands find every server that
+/// there is. An Engine that is away says so at once; one that hangs is waited for no longer than this.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// Events from the Agent's own threads that may wait for the loop. They are small, and their senders block.
 const EVENTS: usize = 256;
 
@@ -187,7 +190,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
             outbox.clone(),
             panel_tx,
             events_tx.clone(),
-            Instant::now(),
+            Instant::now() + FIRST_LOOK,
         ),
         voice: voice::Voice::new(config.node_id.clone(), boot_id, config.unasked, outbox, tongues),
         workers,

@@ -54,6 +54,7 @@ enum State {
 }
 
 impl PanelLink {
+    /// Nothing is dialled before `first_dial` or [`PanelLink::release`].
     pub fn new(
         dialer: Dialer,
         secret: SecretSource,
@@ -61,7 +62,7 @@ impl PanelLink {
         outbox: Arc<AgentOutbox>,
         messages_tx: Sender<Event>,
         events_tx: Sender<Event>,
-        now: Instant,
+        first_dial: Instant,
     ) -> PanelLink {
         PanelLink {
             dialer: Arc::new(dialer),
@@ -72,8 +73,15 @@ impl PanelLink {
             events_tx,
             backoff: Backoff::new(seed()),
             generation: 0,
-            state: State::Waiting { until: now },
+            state: State::Waiting { until: first_dial },
             trouble: None,
+        }
+    }
+
+    /// Makes a first dial that waits due now; later ones keep to their backoff.
+    pub fn release(&mut self, now: Instant) {
+        if let (State::Waiting { until }, 0, None) = (&mut self.state, self.generation, &self.trouble) {
+            *until = now;
         }
     }
 
