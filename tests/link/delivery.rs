@@ -79,7 +79,7 @@ fn a_link_that_is_cut_again_and_again_loses_nothing_and_repeats_nothing() {
         let side = Side::start(connection, generation, &outbox);
         assert_eq!(peer.text(|_, _| {}), "info");
         // Reads some, confirms some of what it read, and dies. Which is which differs from one to the next.
-        let (reads, confirms) = (10 + 37 * connections % 90, connections % 3 > 0);
+        let (reads, confirms) = (10 + 37 * connections % 90, !connections.is_multiple_of(3));
         let mut next = confirmed;
         for _ in 0..reads {
             match peer.read().unwrap() {
