@@ -1,10 +1,11 @@
 //! What goes in on one side comes out on the other, both ways at once, plain and through TLS.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use longshore::link::accept::{HANDSHAKE, Refuse, accept};
+use longshore::link::accept::{AcceptError, HANDSHAKE, Refuse, accept};
 use longshore::link::tls::{Transport, client_config};
 use longshore::link::{DialError, Dialer, Entry, Inbound, Limits, Setback, WsUrl};
 
@@ -103,13 +104,27 @@ fn what_is_no_upgrade_is_answered_with_its_fault() {
 }
 
 #[test]
+fn a_client_that_asks_for_nothing_or_without_an_end_is_left_in_time() {
+    for (sent, kind) in
+        [(&b"GET / HTTP/1.1\r\n"[..], ErrorKind::TimedOut), (&[b'a'; 20_000], ErrorKind::InvalidData)]
+    {
+        let (listener, port) = listener();
+        let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        client.write_all(sent).unwrap();
+        let transport = Transport::plain(listener.accept().unwrap().0);
+        let begun = Instant::now();
+        let result = accept(transport, vec![], Limits::default(), Duration::from_millis(300), |_| {
+            panic!("not to be asked")
+        });
+        assert!(matches!(result, Err(AcceptError::Io(cause)) if cause.kind() == kind));
+        assert!(begun.elapsed() < Duration::from_secs(2));
+    }
+}
+
+#[test]
 fn a_refusal_of_ours_reaches_the_dialer_whole() {
     let (address, _) = server(|socket| {
-        let refuse = Refuse {
-            status: 503,
-            text: "later".into(),
-            retry_after: Some(std::time::Duration::from_secs(7)),
-        };
+        let refuse = Refuse { status: 503, text: "later".into(), retry_after: Some(Duration::from_secs(7)) };
         let refused = accept(Transport::plain(socket), vec![], Limits::default(), HANDSHAKE, |_| Err(refuse));
         assert!(refused.is_err());
     });
@@ -117,7 +132,7 @@ fn a_refusal_of_ours_reaches_the_dialer_whole() {
     let refusal = refused.refusal().unwrap();
     assert_eq!((refusal.status, refusal.body.as_str()), (503, "later"));
     assert!(refusal.date.is_some());
-    assert_eq!(refused.setback(), Setback::Failed { retry_after: Some(std::time::Duration::from_secs(7)) });
+    assert_eq!(refused.setback(), Setback::Failed { retry_after: Some(Duration::from_secs(7)) });
 }
 
 #[test]
@@ -150,7 +165,7 @@ fn key_updates_and_both_tls_versions() {
 fn only_the_right_certificate_for_the_right_name_is_taken() {
     let (address, _) = server(|socket| {
         let tls = rustls::ServerConnection::new(server_config(rustls::ALL_VERSIONS)).unwrap();
-        let _ = Transport::tls(socket, tls).handshake(std::time::Instant::now() + SOON);
+        let _ = Transport::tls(socket, tls).handshake(Instant::now() + SOON);
     });
     let port = address.port();
     let ours = client_config(Some(&pem("ca.pem"))).unwrap();
