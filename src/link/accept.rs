@@ -16,7 +16,7 @@ use tungstenite::protocol::Role;
 use super::connection::{Connection, Limits};
 pub use super::head::Headers;
 use super::head::{RequestHead, read_head};
-use super::tls::Transport;
+use super::transport::Transport;
 
 /// How long the handshake may take.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);

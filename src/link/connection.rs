@@ -12,8 +12,9 @@ use std::time::{Duration, SystemTime};
 
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 
+use super::halves::{ReadHalf, WriteHalf};
 use super::outbox::MAX_MESSAGE;
-use super::tls::{ReadHalf, Transport, WriteHalf};
+use super::transport::Transport;
 
 /// The bounds of one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 //! writes to the socket. Neither polls. Whichever ends first makes the other end: an error shuts the socket down
 //! at once, a Close within [`LINGER`]. The first cause is the connection's.
 
-use std::io::{self, Read};
+use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -13,14 +13,15 @@ use std::time::{Duration, Instant};
 use std::{error, fmt};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use tungstenite::Message;
-use tungstenite::error::{Error, ProtocolError};
-use tungstenite::protocol::{CloseFrame, Role, WebSocket};
 
 use super::Text;
-use super::connection::{Connection, write_half};
-use super::outbox::{Next, Outbox, close_frame};
-use super::tls::{ReadHalf, WriteHalf};
+use super::connection::Connection;
+use super::outbox::Outbox;
+use reader::Reader;
+use writer::Writer;
+
+mod reader;
+mod writer;
 
 /// How long the end of a closed connection may take: for the peer to read our Close and to close on its side.
 pub const LINGER: Duration = Duration::from_secs(2);
@@ -252,205 +253,6 @@ impl Drop for EndGuard {
         }
         let cause = self.shared.cause.get().cloned().unwrap_or(Cause::Killed);
         (self.on_end)(Ended { generation: self.shared.generation, half: self.half, cause });
-    }
-}
-
-struct Reader<T: Clone, H> {
-    half: WebSocket<ReadHalf>,
-    outbox: Arc<Outbox<T>>,
-    shared: Arc<Shared>,
-    handler: H,
-}
-
-impl<T: Clone, H: FnMut(Inbound)> Reader<T, H> {
-    fn run(mut self) {
-        let (cause, answer) = self.read();
-        let first = self.shared.ended(cause);
-        if first && let Some(frame) = answer {
-            self.outbox.answer_close(self.shared.generation, frame);
-            self.linger();
-        }
-        self.shared.shut();
-    }
-
-    /// Reads until the end; gives the cause, and the Close to send for it if one is due.
-    fn read(&mut self) -> (Cause, Option<Option<CloseFrame>>) {
-        let generation = self.shared.generation;
-        // tungstenite's buffer would take the memory of a large message back and hold it; while someone else
-        // still has a share in it, its next read has to begin a small one.
-        let mut _held: Option<Text>;
-        loop {
-            let message = match self.half.read() {
-                Ok(message) => message,
-                Err(fault) => return self.end_of(fault),
-            };
-            _held = None;
-            match message {
-                Message::Text(text) => {
-                    _held = (text.len() > LARGE).then(|| text.clone());
-                    (self.handler)(Inbound::Text(text));
-                }
-                Message::Binary(bytes) => (self.handler)(Inbound::Binary(bytes.len())),
-                Message::Ping(payload) => self.outbox.answer_ping(generation, payload),
-                Message::Pong(payload) => self.outbox.ponged(generation, &payload),
-                Message::Close(frame) => {
-                    let (code, reason) = match &frame {
-                        Some(frame) => (frame.code.into(), frame.reason.as_str().to_owned()),
-                        None => (1005, String::new()),
-                    };
-                    return (Cause::Closed { code, reason }, Some(frame));
-                }
-                // tungstenite gives raw frames to whoever writes them and to nobody else.
-                Message::Frame(_) => {}
-            }
-        }
-    }
-
-    /// What an error of a read means, and the Close it deserves. After a capacity error nothing is ever read again:
-    /// tungstenite would take the rest of the message for frames.
-    fn end_of(&self, fault: Error) -> (Cause, Option<Option<CloseFrame>>) {
-        let with = |code, reason| Some(Some(close_frame(code, reason)));
-        match fault {
-            Error::Capacity(_) => (Cause::TooBig, with(1009, "message too big")),
-            Error::Utf8(_) => (Cause::Protocol("text is not UTF-8".into()), with(1007, "not UTF-8")),
-            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
-                let kind = self.shared.write_fault.get().copied();
-                (Cause::Reset(kind.unwrap_or(io::ErrorKind::UnexpectedEof)), None)
-            }
-            Error::Io(cause) => match cause.kind() {
-                // An expired SO_RCVTIMEO.
-                io::ErrorKind::WouldBlock => (Cause::Silent, None),
-                // TCP_USER_TIMEOUT, which the kernel tells to one of the two threads.
-                io::ErrorKind::TimedOut => (Cause::WriteStalled, None),
-                io::ErrorKind::InvalidData => (Cause::Protocol(cause.to_string()), None),
-                kind => (Cause::Reset(kind), None),
-            },
-            fault => (Cause::Protocol(fault.to_string()), with(1002, "protocol error")),
-        }
-    }
-
-    /// Gives the writer the time to send the Close and the peer the time to take it: closing a socket with unread
-    /// bytes would reset the connection and the Close with it. What still comes is thrown away.
-    fn linger(&mut self) {
-        let deadline = Instant::now() + LINGER;
-        let mut scratch = [0; 4096];
-        let mut socket = &self.shared.socket;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.shared.socket.set_read_timeout(Some(left)).is_err() {
-                return;
-            }
-            match socket.read(&mut scratch) {
-                Ok(0) => return,
-                Err(cause) if cause.kind() != io::ErrorKind::Interrupted => return,
-                _ => {}
-            }
-        }
-    }
-}
-
-struct Writer<T: Clone> {
-    half: WebSocket<WriteHalf>,
-    role: Role,
-    outbox: Arc<Outbox<T>>,
-    shared: Arc<Shared>,
-    reader_done_rx: Receiver<()>,
-}
-
-/// What one step of the write thread came to.
-enum Wrote {
-    /// A message of this length, or a control frame.
-    Message(usize),
-    /// Everything: it is on its way, and there is nothing left to write.
-    All,
-    /// The last thing. `ours` when it was asked for here.
-    Close { ours: bool },
-    /// Nothing more: the connection is not the current one any more.
-    Nothing,
-}
-
-impl<T: Clone> Writer<T> {
-    fn run(mut self) {
-        let wake_rx = self.outbox.wakes(self.shared.generation);
-        let mut large = false;
-        let end = loop {
-            match self.write_next() {
-                Ok(Wrote::Message(bytes)) => large |= bytes > LARGE,
-                Ok(Wrote::All) => {
-                    if std::mem::take(&mut large) {
-                        // tungstenite keeps its buffer at the largest size it ever had; a new one begins small.
-                        self.half = write_half(self.half.into_inner(), self.role);
-                    }
-                    // Closed when the connection ends, which the next step finds.
-                    let _ = wake_rx.as_ref().map(Receiver::recv);
-                }
-                end => break end,
-            }
-        };
-        match end {
-            Ok(Wrote::Close { ours: true }) => {
-                self.shared.ended(Cause::ClosedByUs);
-                // The reader ends with the peer's answer.
-                let _ = self.reader_done_rx.recv_timeout(LINGER);
-                self.shared.shut();
-            }
-            // The peer gets our FIN behind our Close; the reader lingers for its own.
-            Ok(Wrote::Close { ours: false }) => {
-                let _ = self.half.get_mut().finish();
-            }
-            Ok(_) => {
-                // The reader has told its cause before it ended the connection; otherwise its owner did.
-                self.shared.ended(Cause::Killed);
-                self.shared.shut();
-            }
-            Err(fault) => self.fail(stall_or_reset(fault)),
-        }
-    }
-
-    /// A peer that says why it closes and then closes makes our writes fail before its Close was read, and the reason
-    /// (4003: revoked) matters more. So the reader, woken by the shutdown, comes first: what it had received it
-    /// can still read.
-    fn fail(&self, cause: Cause) {
-        if let Cause::Reset(kind) = cause {
-            let _ = self.shared.write_fault.set(kind);
-            let _ = self.shared.socket.shutdown(Shutdown::Both);
-            let _ = self.reader_done_rx.recv_timeout(LINGER);
-        }
-        self.shared.ended(cause);
-        self.shared.shut();
-    }
-
-    fn write_next(&mut self) -> Result<Wrote, Error> {
-        let (message, bytes) = match self.outbox.next(self.shared.generation) {
-            Next::Text(text) => {
-                let bytes = text.len();
-                (Message::Text(text), bytes)
-            }
-            Next::Ping(number) => (Message::Ping(number.to_vec().into()), number.len()),
-            Next::Pong(payload) => (Message::Pong(payload), 0),
-            Next::Close { frame, ours } => {
-                self.half.close(frame)?;
-                return Ok(Wrote::Close { ours });
-            }
-            Next::Idle => {
-                self.half.flush()?;
-                return Ok(Wrote::All);
-            }
-            Next::Ended => return Ok(Wrote::Nothing),
-        };
-        self.half.write(message)?;
-        Ok(Wrote::Message(bytes))
-    }
-}
-
-fn stall_or_reset(fault: Error) -> Cause {
-    match fault {
-        // An expired SO_SNDTIMEO, or TCP_USER_TIMEOUT.
-        Error::Io(cause) if matches!(cause.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-            Cause::WriteStalled
-        }
-        Error::Io(cause) => Cause::Reset(cause.kind()),
-        fault => Cause::Protocol(fault.to_string()),
     }
 }
 

@@ -16,6 +16,10 @@ pub mod resolve;
 
 pub mod tls;
 
+mod transport;
+
+mod halves;
+
 mod head;
 
 pub mod connection;

@@ -10,102 +10,28 @@
 //! says that everything up to it has arrived, because a WebSocket connection keeps order. What was not confirmed
 //! when a connection ends is written again on the next one: never twice on one connection, never lost.
 
+use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use std::{fmt, mem};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use tungstenite::Bytes;
 use tungstenite::protocol::CloseFrame;
 
 use super::Text;
+pub use entry::{Begin, Bounds, Drops, ENTRY_COST, Entry, MAX_MESSAGE, NoSource, Refused, Source};
 use lanes::{Control, Slot};
 
+mod entry;
 mod lanes;
 #[cfg(test)]
 mod tests;
-
-/// The longest message in bytes. Whoever has more to say shortens it.
-pub const MAX_MESSAGE: usize = 2 << 20;
-
-/// How many bytes may wait, the texts plus [`ENTRY_COST`] for each entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// Over this the oldest droppable control entries go.
-    pub control: usize,
-    /// Over this a control entry is refused, after everything droppable and everything already written went.
-    pub control_hard: usize,
-    /// Over this a bulk message is given back.
-    pub bulk: usize,
-}
-
-/// What an entry counts beside its texts, so that many tiny ones are bounded too.
-pub const ENTRY_COST: usize = 64;
 
 /// Bytes of control after which delivery is asked for, even if more waits.
 const DELIVERY_STEP: usize = 64 << 10;
 
 /// Pings without a pong that are remembered; a peer that never answers must not make the list grow.
 const MAX_PINGS: usize = 8;
-
-/// A control entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry<T> {
-    /// Written on the current connection, in this order.
-    pub now: Vec<Text>,
-    /// Written on each later connection until it is delivered. Without it the entry ends with its connection.
-    pub kept: Option<Text>,
-    /// May be dropped when the lane is full.
-    pub droppable: bool,
-    /// Given back by [`Outbox::begin`] when the entry is written again.
-    pub tag: Option<T>,
-}
-
-/// The data lane: asked for one message at a time, when nothing of the control lane waits.
-pub trait Source: Send {
-    /// The next message, at most `max_bytes` long, or `None` when there is nothing. Whoever makes new data
-    /// available calls [`Outbox::wake`] after it. Called on the write thread: it must not block, and must not call
-    /// the outbox.
-    fn next(&mut self, max_bytes: usize) -> Option<String>;
-}
-
-/// A data lane that is always empty.
-#[derive(Debug, Clone, Copy)]
-pub struct NoSource;
-
-impl Source for NoSource {
-    fn next(&mut self, _max_bytes: usize) -> Option<String> {
-        None
-    }
-}
-
-/// What was lost.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Drops {
-    pub messages: u64,
-    /// Of their texts.
-    pub bytes: u64,
-}
-
-/// How a connection starts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Begin<T> {
-    /// The tags of the entries that will be written from the start, in order.
-    pub resent: Vec<T>,
-    /// What ended with the connection before, or was pushed between the two, without a `kept` text.
-    pub dropped: Drops,
-}
-
-/// Why a message was not taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refused {
-    /// One text is longer than [`MAX_MESSAGE`].
-    TooLong { bytes: usize },
-    /// The lane is full. The control entry is counted as dropped; a bulk message may be tried again.
-    Full,
-    /// Bulk only: there is no connection.
-    NotConnected,
-}
 
 /// What the write thread has to do next.
 #[derive(Debug, PartialEq)]
@@ -170,33 +96,6 @@ enum Closing {
     /// Close at once: the answer to the peer's Close, or to a fault of the peer's.
     Answer(Option<CloseFrame>),
     Written,
-}
-
-impl Default for Bounds {
-    fn default() -> Bounds {
-        Bounds { control: 4 << 20, control_hard: 8 << 20, bulk: 4 << 20 }
-    }
-}
-
-impl<T> Entry<T> {
-    /// A text for this connection only.
-    pub fn now(text: impl Into<Text>) -> Entry<T> {
-        Entry { now: vec![text.into()], kept: None, droppable: false, tag: None }
-    }
-
-    /// The same text for this connection and, until it is delivered, for later ones. It is stored once.
-    pub fn kept(text: impl Into<Text>) -> Entry<T> {
-        let text = text.into();
-        Entry { now: vec![text.clone()], kept: Some(text), droppable: false, tag: None }
-    }
-
-    pub fn droppable(self) -> Entry<T> {
-        Entry { droppable: true, ..self }
-    }
-
-    pub fn tagged(self, tag: T) -> Entry<T> {
-        Entry { tag: Some(tag), ..self }
-    }
 }
 
 impl<T: Clone> Outbox<T> {
@@ -478,30 +377,3 @@ pub(super) fn close_frame(code: u16, reason: &str) -> CloseFrame {
     }
     CloseFrame { code: code.into(), reason: reason[..end].into() }
 }
-
-impl Drops {
-    fn one(bytes: usize) -> Drops {
-        Drops { messages: 1, bytes: bytes as u64 }
-    }
-}
-
-impl std::ops::AddAssign for Drops {
-    fn add_assign(&mut self, other: Drops) {
-        self.messages += other.messages;
-        self.bytes += other.bytes;
-    }
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Refused::TooLong { bytes } => {
-                write!(f, "message: {bytes} bytes are over the limit of {MAX_MESSAGE}")
-            }
-            Refused::Full => f.write_str("message: its lane is full"),
-            Refused::NotConnected => f.write_str("message: there is no connection"),
-        }
-    }
-}
-
-impl std::error::Error for Refused {}
