@@ -42,5 +42,5 @@ bench: agent ## the Agent as it ships, measured against the bare Engine API
 	@LONGSHORE_AGENT=$(BUILT)/longshore-agent tests/support/with-engine.sh cargo bench --locked --quiet --bench agent
 
 clean: ## everything that was built or started here
-	@tests/support/engine.sh down
+	@tests/support/engine.sh remove
 	cargo clean

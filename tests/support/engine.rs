@@ -247,7 +247,8 @@ impl Deref for PrivateEngine {
 
 impl Drop for PrivateEngine {
     fn drop(&mut self) {
-        self.control("cut");
+        // The data may be root's, which the directory's own drop could not remove.
+        self.control("remove");
     }
 }
 

@@ -5,6 +5,7 @@
 #   engine.sh start [DIR]   start the private Engine of DIR, whatever else runs; prints its DOCKER_HOST
 #   engine.sh down [DIR]    stop the private Engine of DIR in order; what `up` merely found is left alone
 #   engine.sh cut [DIR]     end it and its containers as a power cut would; images and containers stay on disk
+#   engine.sh remove [DIR]  the same, and its images and containers go too
 #   engine.sh term [DIR]    SIGTERM for its dockerd alone, which stops the containers
 #   engine.sh kill [DIR]    SIGKILL for its dockerd alone; the containers run on
 #   engine.sh need PROGRAM:PACKAGE...   install what is missing, on Debian and its kin
@@ -152,8 +153,9 @@ start() {
 }
 
 stop() {
-  [ -d "$run" ] || return 0
+  [ -d "$run" ] || { [ "$1" = remove ] && [ -d "$dir/data" ]; } || return 0
   as_root
+  mkdir -p "$run"
   PATH=$PATH:/usr/sbin:/sbin
   exec 9>"$run/lock"
   flock -w 120 9 || fail "a start of $dir does not end"
@@ -164,6 +166,7 @@ stop() {
   esac
   sweep
   rm -rf "$run"
+  [ "$1" != remove ] || rm -rf "$dir/data" "$dir/dockerd.log" "$dir/apt.log"
 }
 
 case $command in
@@ -176,7 +179,7 @@ case $command in
     start
     echo "unix://$socket" ;;
   start) start; echo "unix://$socket" ;;
-  down | cut | term | kill) stop "$command" ;;
+  down | cut | remove | term | kill) stop "$command" ;;
   need) mkdir -p "$dir"; need "${wanted[@]}" ;;
-  *) sed -n 's/^# \?//; 2,13p' "$0" >&2; exit 2 ;;
+  *) sed -n 's/^# \?//; 2,14p' "$0" >&2; exit 2 ;;
 esac

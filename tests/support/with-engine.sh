@@ -19,7 +19,9 @@ leave() {
   trap '' INT TERM HUP
   [ -z "$child" ] || wait "$child" 2>/dev/null
   if flock -n -x 8; then
-    for dir in target/tmp/engine-*/; do [ ! -d "$dir" ] || tests/support/engine.sh cut "$dir"; done
+    for dir in target/tmp/engine-*/; do
+      if [ -d "$dir" ]; then tests/support/engine.sh remove "$dir"; rm -rf "$dir"; fi
+    done
     tests/support/engine.sh down 8>&-
   fi
 }
