@@ -30,7 +30,8 @@ fn a_running_server_is_measured_and_a_stopped_one_is_not() {
     let link = panel.accept();
     start_demo(&link, "64m");
 
-    let update = link.wait_event("resource_update", |data| data["cpu"].as_f64() > Some(0.0) || data["pids"] != 0);
+    let update =
+        link.wait_event("resource_update", |data| data["cpu"].as_f64() > Some(0.0) || data["pids"] != 0);
     let data = &update["data"];
     assert_eq!(update["seq"], Value::Null, "figures have no sequence number: {update}");
     assert_eq!((&data["serverId"], &data["memory"]["limit"]), (&json!("s"), &json!(64 << 20)));

@@ -5,9 +5,11 @@
 //! |---|---|
 //! | `cgroup` | the control groups of a process, version 1 or 2, and their counters. Pure parsing behind one read |
 //! | `net` | the traffic of a process's network namespace |
+//! | `disk` | what a directory takes, walked in small pieces |
 //! | `sampler` | the thread that measures all servers in turn, and what it found |
 
 pub mod cgroup;
+pub mod disk;
 pub mod net;
 pub mod sampler;
 
