@@ -21,9 +21,9 @@ use crate::gate::{Handler, Head, Request, Response};
 use crate::protocol::{NodeId, ServerId, id::ID_RULE};
 
 /// Calls in work at one time.
-pub const MAX_CALLS: usize = 64;
+pub const MAX_CALLS: usize = 256;
 /// Of those, how many may wait for a node; one more is answered 202 at once.
-const MAX_WAITING: usize = 48;
+const MAX_WAITING: usize = 192;
 /// The largest body of a call. A command to a node has to fit a message of 2 MiB.
 const MAX_BODY: usize = 1 << 20;
 /// How long a call waits for its outcome when it does not say.
@@ -76,6 +76,21 @@ impl Api {
         }
     }
 
+    /// The whole API. A body and an answer are JSON objects; `…` stands for the fields of a spec in the contract.
+    ///
+    /// | call | body | answer |
+    /// |---|---|---|
+    /// | `GET /health` | | 200 or 503 `{status,version}` |
+    /// | `GET /api/nodes` | | `{nodes:[…]}` |
+    /// | `GET /api/servers` | | `{servers:[…]}` |
+    /// | `GET /api/servers/NODE/ID` | | the server with its `spec` |
+    /// | `POST /api/servers` | `{node,id?,start?,image,…}` | 201, or 202 while it is on its way: `{command}` |
+    /// | `PATCH /api/servers/NODE/ID` | `{…}` | 200 or 202 `{command}` |
+    /// | `DELETE /api/servers/NODE/ID` | `{removeData?}` | 200 or 202 `{command}` |
+    /// | `POST /api/servers/NODE/ID/VERB` | `{timeout?,signal?}` for stop and restart | 200 or 202 `{command}`; `VERB` is `start`, `stop`, `restart`, `kill`, `suspend` or `unsuspend` |
+    /// | `POST /api/nodes/NODE/command` | `{action,serverId?,payload?}` | 200 or 202 `{command}` with the Agent's `data` |
+    /// | `GET /api/commands/ID` | | `{command}`, as long as it is remembered |
+    /// | `GET /api/events` | | server-sent events: `snapshot`, then `node`, `node_gone`, `server`, `server_gone`, `command`, `usage`, `tick` |
     fn route(&self, request: &Request) -> Result<Response, Problem> {
         let path: Vec<&str> = request.path().split('/').skip(1).collect();
         match (request.method(), &path[..]) {
@@ -107,8 +122,8 @@ impl Api {
     }
 
     fn health(&self) -> Response {
-        match self.hub.nodes() {
-            Ok(_) => Response::json(
+        match self.hub.answers() {
+            Ok(()) => Response::json(
                 200,
                 concat!(r#"{"status":"healthy","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#),
             ),

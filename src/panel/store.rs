@@ -454,6 +454,10 @@ mod tests {
         panel.put_server(&key, server(Status::Stopped));
         panel.commit().unwrap();
         subcommand.add_node(&node("n2"), hash()).unwrap();
+        assert!(
+            Store::open(dir.path()).unwrap().server(&key).is_some(),
+            "the subcommand has written old servers"
+        );
         panel.server_mut(&key).unwrap().status = Status::Running;
         panel.commit().unwrap();
 

@@ -1,6 +1,6 @@
 //! The built Panel as a process, with a data directory of its own, and plain calls to its API.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -171,7 +171,14 @@ impl Panel {
             lines.by_ref().map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
         assert!(head[0].contains(" 200 "), "{head:?}");
         assert!(head.iter().any(|line| line.to_lowercase() == "content-type: text/event-stream"), "{head:?}");
-        Events { lines: Box::new(lines.map_while(Result::ok)) }
+        Events {
+            lines: Box::new(lines.map_while(|line| match line {
+                Err(cause) if cause.kind() == ErrorKind::WouldBlock => {
+                    panic!("neither an event nor the end came")
+                }
+                line => line.ok(), // a reset is an end too
+            })),
+        }
     }
 }
 

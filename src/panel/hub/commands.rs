@@ -99,11 +99,22 @@ impl Fleet {
         let is_old = |command: &CommandRecord| now.since(command.deadline) > REMEMBERED;
         let old: Vec<String> =
             self.store.commands().filter(|(_, command)| is_old(command)).map(|(id, _)| id.clone()).collect();
-        for id in old {
-            self.store.remove_command(&id);
-            self.sent_on.remove(&id);
-            self.progress.remove(&id);
+        for id in &old {
+            self.store.remove_command(id);
         }
+        if !old.is_empty() {
+            self.forget_commands();
+        }
+    }
+
+    /// Lets go of what is known beside the store of commands that are not in it any more, as after a node's removal.
+    /// Those that wait for one of them are told by the end of their channel.
+    pub(super) fn forget_commands(&mut self) {
+        let Fleet { store, deadlines, sent_on, progress, waiters, .. } = self;
+        deadlines.retain(|(_, id)| store.command(id).is_some());
+        sent_on.retain(|id, _| store.command(id).is_some());
+        progress.retain(|id, _| store.command(id).is_some());
+        waiters.retain(|id, _| store.command(id).is_some());
     }
 
     fn stage(&mut self, order: Order, reply: Option<Sender<Result<Accepted, Problem>>>) {

@@ -161,6 +161,9 @@ impl Fleet {
         }
         let gone: Vec<NodeId> =
             self.nodes.keys().filter(|id| self.store.node(id).is_none()).cloned().collect();
+        if !gone.is_empty() {
+            self.forget_commands();
+        }
         for id in gone {
             info!("node {id}: removed");
             if let Some(link) = self.nodes.remove(&id).and_then(|live| live.link) {

@@ -46,6 +46,7 @@ enum Event {
     LinkDown { node: NodeId, link: u64, cause: String },
     Heard { node: NodeId, link: u64, message: Message },
     Order { order: Order, reply: Sender<Result<Accepted, Problem>> },
+    Alive { reply: Sender<()> },
     Nodes { reply: Sender<String> },
     Servers { reply: Sender<String> },
     Server { key: ServerKey, reply: Sender<Option<String>> },
@@ -129,6 +130,11 @@ impl HubHandle {
         self.ask(|reply| Event::Order { order, reply }).unwrap_or_else(|gone| Err(gone.into()))
     }
 
+    /// Whether the hub does its work.
+    pub fn answers(&self) -> Result<(), Unavailable> {
+        self.ask(|reply| Event::Alive { reply })
+    }
+
     /// `{"nodes":[…]}`
     pub fn nodes(&self) -> Result<String, Unavailable> {
         self.ask(|reply| Event::Nodes { reply })
@@ -206,6 +212,7 @@ fn handle(fleet: &mut Fleet, event: Event) {
         Event::LinkDown { node, link, cause } => fleet.link_down(&node, link, &cause),
         Event::Heard { node, link, message } => fleet.heard(&node, link, message),
         Event::Order { order, reply } => fleet.order(order, reply),
+        Event::Alive { reply } => drop(reply.send(())),
         Event::Nodes { reply } => drop(reply.send(json(&Nodes { nodes: fleet.node_views().collect() }))),
         Event::Servers { reply } => {
             drop(reply.send(json(&Servers { servers: fleet.server_views().collect() })))
