@@ -482,6 +482,17 @@ fn a_client_that_does_not_read_is_cut() {
 }
 
 #[test]
+fn a_client_that_does_not_stop_sending_is_cut() {
+    let house = Fixture::new(|_| {});
+    let begin = Instant::now();
+    let mut stream = house.connect();
+    stream.write_all(b"POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000000\r\n\r\n").unwrap();
+    while stream.write_all(&[b'x'; 64 * 1024]).is_ok() {
+        assert!(begin.elapsed() < PATIENCE, "still taken after {:?}", begin.elapsed());
+    }
+}
+
+#[test]
 fn upgrades_are_handed_out_with_what_came_early() {
     let house = Fixture::new(|_| {});
     let request = "GET /agent?nodeId=n HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\r\n";
@@ -492,6 +503,9 @@ fn upgrades_are_handed_out_with_what_came_early() {
     assert_eq!(upgrade.head.header("upgrade"), Some("WebSocket"));
     assert_eq!(upgrade.peer, stream.local_addr().unwrap());
     let mut got = upgrade.early.clone();
+    // Handed out without time limits.
+    assert_eq!(upgrade.stream.socket().read_timeout().unwrap(), None);
+    upgrade.stream.socket().set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(b", more").unwrap();
     let mut rest = vec![0; "early\0bytes, more".len() - got.len()];
     upgrade.stream.read_exact(&mut rest).unwrap();
@@ -547,19 +561,17 @@ fn streams_flow_and_end_with_their_client() {
         // The handler was asked, so it was not for want of a place among the requests.
         house.streams.try_recv().is_ok()
     });
+    // The client's leaving ends it, without anything being sent, and so does the end of its sender.
     drop(stream);
-    until(|| pieces.send_timeout(b"data: 3\n\n".to_vec(), PATIENCE).is_err());
-
-    // The end of its sender ends it too.
-    let mut stream = house.connect();
     until(|| {
-        stream = house.connect();
+        let mut stream = house.connect();
         stream.write_all(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
         let pieces = house.streams.recv_timeout(PATIENCE).unwrap();
         let _ = pieces.send_timeout(b"data: 4\n\n".to_vec(), PATIENCE);
         drop(pieces);
         body(&read_all(&mut stream)) == "data: 4\n\n"
     });
+    assert!(pieces.send_timeout(b"data: 3\n\n".to_vec(), PATIENCE).is_err());
 }
 
 #[test]
@@ -666,6 +678,7 @@ fn want_of_descriptors_does_not_end_the_gate() {
             let mut files: Vec<_> = take_all().collect();
             // One for the client: the gate cannot accept it.
             files.pop();
+            let begin = Instant::now();
             let errors = house.count(|counters| counters.accept_errors.load(Ordering::Relaxed));
             let mut stream = house.connect();
             stream.write_all(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
@@ -682,6 +695,9 @@ fn want_of_descriptors_does_not_end_the_gate() {
                 }
             };
             assert_eq!(status(&String::from_utf8_lossy(&bytes[..length])), 503);
+            // Accept rests between two attempts.
+            let tried = house.count(|counters| counters.accept_errors.load(Ordering::Relaxed)) - errors;
+            assert!(tried < 50, "{tried} attempts in {:?}", begin.elapsed());
             drop((stream, files));
             until(|| status(&house.get("/health")) == 200);
             until(|| descriptors() == quiet);

@@ -15,7 +15,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::backend::Backend;
 use super::body::Budget;
-use super::connection::{BLOCK, Connection};
+use super::connection::Connection;
+use super::reply::BLOCK;
 use super::stream::Stream;
 use super::{Config, Counters, bump};
 
@@ -135,17 +136,17 @@ impl Acceptor {
     fn serve(&mut self, ready: &[(PollFlags, PollFlags)]) {
         let now = Instant::now();
         let front = &mut self.front;
-        let steps =
-            std::mem::take(&mut self.clients).into_iter().zip(ready).map(|(client, &(own, inner))| {
-                if !(own | inner).is_empty() {
-                    client.advance(own, front, now)
-                } else if client.deadline().is_some_and(|deadline| deadline <= now) {
-                    client.expire(front, now)
-                } else {
-                    Some(client)
-                }
-            });
-        self.clients = steps.flatten().collect();
+        let serve = |(client, &(own, inner)): (Connection, &(PollFlags, PollFlags))| {
+            // Time first: a client that never stops sending is always ready.
+            if client.deadline().is_some_and(|deadline| deadline <= now) {
+                client.expire(front, now)
+            } else if !(own | inner).is_empty() {
+                client.advance(own, front, now)
+            } else {
+                Some(client)
+            }
+        };
+        self.clients = std::mem::take(&mut self.clients).into_iter().zip(ready).filter_map(serve).collect();
     }
 
     fn accept(&mut self, now: Instant) {

@@ -152,6 +152,11 @@ impl Backend {
         door.server().unblock();
     }
 
+    #[cfg(test)]
+    pub fn deafen(&self) {
+        lock(&self.door).deafen();
+    }
+
     /// A request that was handed in came back without a response or was never taken up: tiny_http's accept thread has
     /// ended, as it does for good when it meets an error.
     pub fn suspect(&self) {
@@ -315,8 +320,6 @@ mod tests {
         for _ in 0..3 {
             assert!(answer(&backend).ends_with("here"));
             lock(&backend.door).close();
-            // The accept thread may still be on its way out, and a request in its queue is then lost: the gate's part.
-            backend.suspect();
         }
         assert!(answer(&backend).ends_with("here"));
         backend.stop();

@@ -6,11 +6,9 @@
 //!   '--- refused, or no body -------------'     Head --upgrade--> handed out
 //! ```
 
-use std::convert::Infallible;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -18,19 +16,14 @@ use crossbeam_channel::{Sender, TrySendError};
 use rustix::event::PollFlags;
 
 use super::accept::Front;
-use super::backend::{Exchange, Refused, Ticket};
+use super::backend::Refused;
 use super::body::{BodyError, Collector, Share};
 use super::bump;
 use super::head::{self, Framing, Head, HeadEnd};
 use super::message::{Request, Response, Upgrade};
 use super::render;
+use super::reply::{BLOCK, Progress, Received, Reply, TURN, receive};
 use super::stream::Stream;
-
-/// Bytes moved at a time, and the unit in which clients are timed.
-pub(super) const BLOCK: usize = 16 * 1024;
-
-/// Blocks moved for one connection before the others get their turn.
-const TURN: usize = 8;
 
 /// How long a client may take to close after the response. Closing with its bytes unread would make the kernel send a
 /// reset, which can destroy the response before the client has read it.
@@ -52,47 +45,6 @@ enum Phase {
     Body { head: Head, body: Collector },
     Reply(Reply),
     Linger,
-}
-
-/// A response on its way to the client.
-struct Reply {
-    /// Where more of it comes from: tiny_http, unless it is the gate's own.
-    source: Option<UnixStream>,
-    /// What has been read of it, and how much of that is sent.
-    buffer: Vec<u8>,
-    sent: usize,
-    /// The status line is there and `Connection: close` behind it. INVARIANT: nothing is sent before.
-    marked: bool,
-    /// As long as no byte has come from tiny_http.
-    ticket: Option<Ticket>,
-    /// Dropped when the client leaves, which ends a streaming response.
-    present: Option<Sender<Infallible>>,
-    head_only: bool,
-}
-
-impl Reply {
-    fn pending(&self) -> bool {
-        self.marked && self.sent < self.buffer.len()
-    }
-}
-
-/// What the socket gave.
-enum Received {
-    Bytes(usize),
-    Later,
-    End,
-}
-
-fn receive(from: &mut impl Read, buffer: &mut [u8]) -> Received {
-    loop {
-        match from.read(buffer) {
-            Ok(0) => return Received::End,
-            Ok(length) => return Received::Bytes(length),
-            Err(cause) if cause.kind() == ErrorKind::Interrupted => {}
-            Err(cause) if cause.kind() == ErrorKind::WouldBlock => return Received::Later,
-            Err(_) => return Received::End,
-        }
-    }
 }
 
 impl Connection {
@@ -131,35 +83,33 @@ impl Connection {
     /// Ends a streaming response; any other goes on.
     pub fn leave(&mut self) {
         if let Phase::Reply(reply) = &mut self.phase {
-            reply.present = None;
+            reply.leave();
         }
     }
 
     /// What to wait for: readiness of the client's socket, and of tiny_http's when there is one.
     pub fn interest(&self) -> [(BorrowedFd<'_>, PollFlags); 2] {
-        let hangup = if self.half_closed { PollFlags::empty() } else { PollFlags::RDHUP };
         let client = self.stream.as_fd();
-        match &self.phase {
-            Phase::Reply(reply) if reply.pending() => {
-                [(client, PollFlags::OUT | hangup), (client, PollFlags::empty())]
-            }
-            Phase::Reply(Reply { source: Some(source), .. }) => {
-                [(client, hangup), (source.as_fd(), PollFlags::IN)]
-            }
-            _ => [(client, PollFlags::IN), (client, PollFlags::empty())],
-        }
+        let Phase::Reply(reply) = &self.phase else {
+            return [(client, PollFlags::IN), (client, PollFlags::empty())];
+        };
+        let (own, source) = reply.interest();
+        // Once seen, the end of the client's bytes would be reported again and again.
+        let hangup = if self.half_closed { PollFlags::empty() } else { PollFlags::RDHUP };
+        let source = source.map_or((client, PollFlags::empty()), |source| (source, PollFlags::IN));
+        [(client, own | hangup), source]
     }
 
     /// Does what the readiness `client` allows, until something would block; `None` when the connection is at its end.
     pub fn advance(mut self, client: PollFlags, front: &mut Front, now: Instant) -> Option<Connection> {
-        if self.is_replying() {
+        if let Phase::Reply(reply) = &mut self.phase {
             if client.intersects(PollFlags::ERR | PollFlags::HUP) {
-                self.withdraw(front);
+                reply.withdraw(&front.backend);
                 return None;
             }
             if client.intersects(PollFlags::RDHUP) {
                 self.half_closed = true;
-                self.leave();
+                reply.leave();
             }
         }
         match self.phase {
@@ -185,12 +135,11 @@ impl Connection {
                 self.send_last(Response::text(408, "the request took too long\n"));
                 None
             }
-            Phase::Reply(reply) if !reply.pending() => {
+            Phase::Reply(reply) if !reply.is_pending() => {
                 // Nothing to send, so the client is not to blame: either a worker has it and takes its time, or
                 // tiny_http broke and has lost it.
-                let head_only = reply.head_only;
                 self.deadline = None;
-                if self.withdraw(front) { self.lost(head_only, front, now) } else { Some(self) }
+                if reply.withdraw(&front.backend) { self.lost(front, now) } else { Some(self) }
             }
             Phase::Reply(_) => {
                 bump(&front.counts.late);
@@ -362,17 +311,10 @@ impl Connection {
         let head_only = head.method == "HEAD";
         let request = Request { head, body, peer: self.peer, _share: share };
         match front.backend.submit(request) {
-            Ok(Exchange { ticket, socket, present }) => {
+            Ok(exchange) => {
+                // Until then a worker has to take it up.
                 self.deadline = Some(now + front.config.head_time);
-                self.phase = Phase::Reply(Reply {
-                    source: Some(socket),
-                    buffer: Vec::new(),
-                    sent: 0,
-                    marked: false,
-                    ticket: Some(ticket),
-                    present: Some(present),
-                    head_only,
-                });
+                self.phase = Phase::Reply(Reply::to(exchange, head_only));
                 Some(self)
             }
             Err(refused) => {
@@ -394,54 +336,30 @@ impl Connection {
         now: Instant,
     ) -> Option<Connection> {
         self.deadline = Some(now + front.config.write_time);
-        self.phase = Phase::Reply(Reply {
-            source: None,
-            buffer: render::bytes(response, head_only),
-            sent: 0,
-            marked: true,
-            ticket: None,
-            present: None,
-            head_only,
-        });
+        self.phase = Phase::Reply(Reply::own(response, head_only));
         self.reply(front, now)
     }
 
-    /// Sends what is there, then fetches more, until one of them would block.
     fn reply(mut self, front: &mut Front, now: Instant) -> Option<Connection> {
-        for _ in 0..TURN {
-            let Phase::Reply(reply) = &mut self.phase else { return Some(self) };
-            while reply.pending() {
-                match self.stream.write(&reply.buffer[reply.sent..]) {
-                    Ok(written) => reply.sent += written,
-                    Err(cause) if cause.kind() == ErrorKind::Interrupted => {}
-                    Err(cause) if cause.kind() == ErrorKind::WouldBlock => return Some(self),
-                    Err(_) => return None,
-                }
+        let Phase::Reply(reply) = &mut self.phase else { return Some(self) };
+        let block_by = now + front.config.write_time;
+        match reply.relay(&mut self.stream, &mut front.scratch[..], &mut self.deadline, block_by) {
+            Progress::Waiting => Some(self),
+            Progress::Sent => self.finish(now),
+            Progress::Lost => {
+                reply.withdraw(&front.backend);
+                self.lost(front, now)
             }
-            if reply.marked {
-                reply.buffer.clear();
-                reply.sent = 0;
-                // From here on the handler is waited for, who bounds himself.
-                self.deadline = None;
-            }
-            let Some(source) = &mut reply.source else { return self.finish(now) };
-            match receive(source, &mut front.scratch[..]) {
-                Received::Bytes(length) => {
-                    reply.ticket = None;
-                    reply.buffer.extend_from_slice(&front.scratch[..length]);
-                    reply.marked = reply.marked || render::mark_closing(&mut reply.buffer);
-                    self.deadline = Some(now + front.config.write_time);
-                }
-                Received::Later => return Some(self),
-                Received::End if reply.marked => return self.finish(now),
-                Received::End => {
-                    let head_only = reply.head_only;
-                    self.withdraw(front);
-                    return self.lost(head_only, front, now);
-                }
-            }
+            Progress::Gone => None,
         }
-        Some(self)
+    }
+
+    /// tiny_http has dropped the request or never looked at it, as it does when it is broken.
+    fn lost(self, front: &mut Front, now: Instant) -> Option<Connection> {
+        let head_only = matches!(&self.phase, Phase::Reply(reply) if reply.head_only());
+        bump(&front.counts.busy);
+        front.backend.suspect();
+        self.refuse(render::busy(), head_only, front, now)
     }
 
     fn finish(mut self, now: Instant) -> Option<Connection> {
@@ -462,23 +380,6 @@ impl Connection {
             }
         }
         Some(self)
-    }
-
-    /// Takes the request back, unless a worker has it.
-    fn withdraw(&mut self, front: &Front) -> bool {
-        match &mut self.phase {
-            Phase::Reply(Reply { ticket, .. }) => {
-                ticket.take().is_some_and(|ticket| front.backend.withdraw(ticket))
-            }
-            _ => false,
-        }
-    }
-
-    /// tiny_http has dropped the request or never looked at it, which it does when it is broken.
-    fn lost(self, head_only: bool, front: &mut Front, now: Instant) -> Option<Connection> {
-        bump(&front.counts.busy);
-        front.backend.suspect();
-        self.refuse(render::busy(), head_only, front, now)
     }
 
     /// A last word before the connection is cut; whether it arrives is not waited for.

@@ -56,6 +56,13 @@ impl Door {
         Ok(Door { address, _inode: inode, listener, server, broken: false })
     }
 
+    /// From now on connections are taken and never served, as after a panic of the accept thread.
+    #[cfg(test)]
+    pub fn deafen(&mut self) {
+        let (address, inode, listener) = nameless(&std::env::temp_dir()).unwrap();
+        (self.address, self._inode, self.listener) = (address, Some(inode), listener);
+    }
+
     pub fn server(&self) -> Arc<ManuallyDrop<tiny_http::Server>> {
         Arc::clone(&self.server)
     }

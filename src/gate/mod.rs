@@ -15,6 +15,7 @@ mod door;
 mod head;
 mod message;
 mod render;
+mod reply;
 mod stream;
 mod thread;
 
@@ -269,5 +270,36 @@ impl Drop for Ended {
     fn drop(&mut self) {
         // There is room for each thread's one message; nobody may be listening any more.
         let _ = self.1.try_send(self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn a_tiny_http_that_does_not_take_requests_up_is_replaced() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let config = Config { head_time: Duration::from_millis(200), ..Config::default() };
+        let gate = Gate::start(listener, config, |_: Request| Response::text(200, "here")).unwrap();
+        let get = || {
+            let mut stream = TcpStream::connect(gate.address()).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+            let mut response = String::new();
+            stream.read_to_string(&mut response).unwrap();
+            response
+        };
+        assert!(get().ends_with("here"));
+        gate.running.as_ref().unwrap().backend.deafen();
+        let begin = Instant::now();
+        let first = get();
+        assert!(first.starts_with("HTTP/1.1 503 ") && first.contains("\r\nRetry-After: "), "{first}");
+        while !get().ends_with("here") {
+            assert!(begin.elapsed() < Duration::from_secs(20), "it is not replaced");
+        }
     }
 }
