@@ -56,6 +56,7 @@ fn one_command_brings_everything_up_and_one_signal_ends_it() {
     assert!(world.exists(), "the server was stopped in good order, and its files stay");
     let agent_log = fs::read_to_string(place.dir.path().join("agent.log")).unwrap();
     assert!(agent_log.lines().last().unwrap().contains("stopped"), "{agent_log}");
+    assert!(!agent_log.contains(" ERROR "), "{agent_log}");
 
     let mut again = place.run();
     again.wait_for(UP);

@@ -10,6 +10,8 @@ use log::LevelFilter;
 pub fn start(level: LevelFilter) {
     let _ = env_logger::Builder::new()
         .filter_level(level.min(LevelFilter::Warn))
+        // Its one message is an error for each orderly end; the gate tells itself when it stops accepting.
+        .filter_module("tiny_http", LevelFilter::Off)
         .filter_module("longshore", level)
         .filter_module("longshore_agent", level)
         .format(|out, record| {
