@@ -96,8 +96,10 @@ fn print(text: &str) -> Result<(), PanelError> {
 fn log_to_stderr(level: log::LevelFilter) {
     let mut builder = env_logger::Builder::new();
     // It reports the end of its own listener, which is how it is stopped, as errors.
-    builder.filter_module("tiny_http", log::LevelFilter::Off);
-    builder.filter_level(level).format(|out, record| {
+    builder.filter_level(level).filter_module("tiny_http", log::LevelFilter::Off);
+    // On its finer levels it writes whole frames, and with them what must not be in a log.
+    builder.filter_module("tungstenite", level.min(log::LevelFilter::Warn));
+    builder.format(|out, record| {
         let text = record.args().to_string();
         let shown: String = text
             .chars()

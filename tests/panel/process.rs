@@ -67,7 +67,7 @@ impl Panel {
     pub fn start_again(&mut self, environment: &[(&str, &str)]) {
         assert!(self.child.is_none(), "it runs already");
         let mut command = Command::new(PROGRAM);
-        command.env("HTTP_ADDR", "127.0.0.1:0").env("AGENT_ADDR", "127.0.0.1:0").env("LOG_LEVEL", "debug");
+        command.env("HTTP_ADDR", "127.0.0.1:0").env("AGENT_ADDR", "127.0.0.1:0").env("LOG_LEVEL", "trace");
         command.env("DATA_DIR", self.data_dir()).envs(environment.iter().copied());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (log, errors) = (self.log.clone(), child.stderr.take().unwrap());

@@ -181,7 +181,9 @@ class CreateForm {
   fail(words) {
     this.problem.hidden = !words;
     this.problem.replaceChildren(...(words ? [h("p", {}, words)] : []));
-    if (words) alarm(words);
+    if (!words) return;
+    alarm(words);
+    this.problem.scrollIntoView({ block: "nearest" });
   }
 
   busy(busy) {

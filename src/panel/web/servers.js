@@ -132,6 +132,7 @@ class Row {
     this.progress = h("progress", { max: 1, hidden: true });
     this.progressWords = h("span.progress-words", { hidden: true });
     this.node = h("a.node-name", { href: "#/nodes" });
+    this.offline = h("span.offline", { hidden: true }, "offline");
     this.ports = h("span.ports");
     this.cpu = meter("CPU");
     this.memory = meter("Memory");
@@ -143,7 +144,7 @@ class Row {
     this.element = h("li.server", {},
       cell("state", this.mark, h("span.words", {}, this.word, this.detail)),
       cell("what", this.name, h("span.sub", {}, this.image, this.badge), this.progressWords, this.progress),
-      cell("node", this.node),
+      cell("node", this.node, this.offline),
       cell("address", this.ports),
       cell("use", this.cpu.element),
       cell("use", this.memory.element),
@@ -183,6 +184,7 @@ class Row {
       text(this.progressWords, progress.share === null ? progress.words : `${progress.words}, ${Math.round(progress.share * 100)} %`);
     }
     text(this.node, server.node);
+    this.offline.hidden = online;
     this.showPorts(server);
     this.showUse(server, state);
     this.showActions(server, state, online);

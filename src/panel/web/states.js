@@ -55,11 +55,11 @@ const STAGES = { pulling: "Pulling the image", extracting: "Unpacking the image"
 export function stateOf(server, online) {
   const pending = server.commands.at(-1);
   const [tone, word] = STATES[server.lastStatus] ?? STATES.unknown;
-  if (!online) return { tone: "unknown", word: "Unknown", note: `The node is offline. Last known: ${word.toLowerCase()}.` };
+  if (!online) return { tone: "unknown", word: "Unknown", note: `was ${word.toLowerCase()}` };
   if (pending && PENDING[pending.action]) {
     return { tone: "moving", word: PENDING[pending.action], busy: true, since: pending.created, progress: pending.progress, action: pending.action };
   }
-  if (server.missing) return { tone: "unknown", word: "Missing", note: "The node does not have this server any more." };
+  if (server.missing) return { tone: "unknown", word: "Missing", note: "its node has lost it" };
   const busy = tone === "moving";
   return { tone, word, busy, since: server.since, action: busy && server.lastStatus === "stopping" ? "stop_server" : undefined };
 }
