@@ -125,6 +125,8 @@ network() {
 
 start() {
   local flags id=${run##*-} pid
+  # Made before root takes over, so that it belongs to the caller.
+  mkdir -p "$dir"
   as_root
   mkdir -p "$dir/data" "$run"
   chmod 755 "$run"
