@@ -61,7 +61,7 @@ impl Front {
 /// The thread's own state: the listener and the clients.
 pub(super) struct Acceptor {
     front: Front,
-    /// Closed as soon as the gate is to stop, which frees the port.
+    /// Closed as soon as the gate is to stop, which frees the port. INVARIANT: none if and only if `closing`.
     listener: Option<TcpListener>,
     clients: Vec<Connection>,
     /// Accept rests until then.
@@ -79,8 +79,8 @@ impl Acceptor {
     /// Body of the thread `gate`. Stops when the writing end of `wake` is dropped; `stop` then holds the deadline.
     pub fn run(mut self, wake: &PipeReader, stop: &Receiver<Instant>) {
         loop {
-            let woken = self.wait(wake);
-            if woken && self.closing.is_none() {
+            let [stopping, accepting] = self.wait(wake);
+            if stopping {
                 self.closing = Some(stop.try_recv().unwrap_or_else(|_| Instant::now()));
                 self.listener = None;
                 self.clients.iter_mut().for_each(Connection::leave);
@@ -91,16 +91,17 @@ impl Acceptor {
                 if self.clients.is_empty() || until <= now {
                     return;
                 }
-            } else if self.resting.is_none_or(|until| until <= now) {
-                self.resting = None;
+            } else if accepting {
                 self.accept(now);
+            } else if self.resting.is_some_and(|until| until <= now) {
+                self.resting = None;
             }
         }
     }
 
     /// Blocks until somebody is ready or a deadline has passed, then serves the clients concerned. Returns whether the
-    /// gate is to stop.
-    fn wait(&mut self, wake: &PipeReader) -> bool {
+    /// gate is to stop, and whether a new client is there.
+    fn wait(&mut self, wake: &PipeReader) -> [bool; 2] {
         let mut fds = Vec::with_capacity(2 + 2 * self.clients.len());
         for client in &self.clients {
             let [own, inner] = client.interest();
@@ -108,13 +109,11 @@ impl Acceptor {
             fds.push(PollFd::from_borrowed_fd(inner.0, inner.1));
         }
         let clients = fds.len();
-        if self.closing.is_none() {
+        if let Some(listener) = &self.listener {
             fds.push(PollFd::from_borrowed_fd(wake.as_fd(), PollFlags::IN));
-        }
-        if let Some(listener) = &self.listener
-            && self.resting.is_none()
-        {
-            fds.push(PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN));
+            if self.resting.is_none() {
+                fds.push(PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN));
+            }
         }
         let deadlines = self.clients.iter().filter_map(Connection::deadline);
         let until = deadlines.chain(self.resting).chain(self.closing).min();
@@ -125,11 +124,12 @@ impl Acceptor {
             log::error!("http gate: poll: {cause}");
             std::thread::sleep(ACCEPT_REST);
         }
-        let woken = self.closing.is_none() && !fds[clients].revents().is_empty();
+        let signalled = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
+        let signals = [signalled(clients), signalled(clients + 1)];
         let ready: Vec<_> =
             fds[..clients].chunks(2).map(|pair| (pair[0].revents(), pair[1].revents())).collect();
         self.serve(&ready);
-        woken
+        signals
     }
 
     /// Lets every client that is ready, or out of time, go on.
@@ -149,28 +149,27 @@ impl Acceptor {
         self.clients = std::mem::take(&mut self.clients).into_iter().zip(ready).filter_map(serve).collect();
     }
 
+    /// Takes the one client that poll has told of. Never more: for want of descriptors accept fails the same way when
+    /// nobody is there, and somebody would be closed for nobody. So all the others are served in between, too.
     fn accept(&mut self, now: Instant) {
-        let Some(listener) = self.listener.take() else { return };
-        // One round takes at most a full house, so that those inside are served in between.
-        for _ in 0..self.front.config.connections {
-            match listener.accept() {
-                Ok((socket, peer)) => self.admit(socket, peer, now),
-                Err(cause) if cause.kind() == ErrorKind::WouldBlock => break,
-                // accept(2): this client left before it was accepted; the next one may be there.
-                Err(cause)
-                    if matches!(cause.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
-                Err(cause) => {
-                    bump(&self.front.counts.accept_errors);
-                    self.front.complain(format_args!("accept: {cause}"), now);
-                    // Any other error may stay, and the listener stays readable, so it is not tried again at once.
-                    if !(out_of_descriptors(&cause) && self.make_room()) {
-                        self.resting = Some(now + ACCEPT_REST);
-                        break;
-                    }
+        match self.listener.as_ref().map(TcpListener::accept) {
+            None => {}
+            Some(Ok((socket, peer))) => self.admit(socket, peer, now),
+            // accept(2): this client left before it was accepted.
+            Some(Err(cause))
+                if matches!(
+                    cause.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::ConnectionAborted
+                ) => {}
+            Some(Err(cause)) => {
+                bump(&self.front.counts.accept_errors);
+                self.front.complain(format_args!("accept: {cause}"), now);
+                // Any other error may stay, and the listener stays readable, so it is not tried again at once.
+                if !(out_of_descriptors(&cause) && self.make_room()) {
+                    self.resting = Some(now + ACCEPT_REST);
                 }
             }
         }
-        self.listener = Some(listener);
     }
 
     fn admit(&mut self, socket: TcpStream, peer: SocketAddr, now: Instant) {

@@ -343,13 +343,11 @@ impl Connection {
     fn reply(mut self, front: &mut Front, now: Instant) -> Option<Connection> {
         let Phase::Reply(reply) = &mut self.phase else { return Some(self) };
         let block_by = now + front.config.write_time;
-        match reply.relay(&mut self.stream, &mut front.scratch[..], &mut self.deadline, block_by) {
+        let scratch = &mut front.scratch[..];
+        match reply.relay(&mut self.stream, &front.backend, scratch, &mut self.deadline, block_by) {
             Progress::Waiting => Some(self),
             Progress::Sent => self.finish(now),
-            Progress::Lost => {
-                reply.withdraw(&front.backend);
-                self.lost(front, now)
-            }
+            Progress::Lost => self.lost(front, now),
             Progress::Gone => None,
         }
     }

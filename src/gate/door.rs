@@ -9,7 +9,6 @@
 //! (or there is no `/proc`) an abstract socket with a random name has to do, which local users can find.
 
 use std::io;
-use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -23,6 +22,36 @@ use super::GateError;
 /// Connections that may wait for tiny_http's accept; more than the gate ever has.
 const BACKLOG: i32 = 128;
 
+/// A tiny_http server. Dropping it frees the requests in its queue, but its own `Drop` panics for an abstract socket: that
+/// one is leaked, a kilobyte and what is queued.
+pub(super) struct Server {
+    /// INVARIANT: taken by `drop` alone.
+    inner: Option<tiny_http::Server>,
+    is_abstract: bool,
+}
+
+impl Server {
+    /// Blocks until there is a request. An error when it has been unblocked or has stopped accepting.
+    pub fn recv(&self) -> io::Result<tiny_http::Request> {
+        self.inner.as_ref().ok_or(io::ErrorKind::NotConnected)?.recv()
+    }
+
+    /// Makes one `recv`, now or later, return an error.
+    pub fn unblock(&self) {
+        if let Some(server) = &self.inner {
+            server.unblock();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.is_abstract {
+            std::mem::forget(self.inner.take());
+        }
+    }
+}
+
 /// tiny_http, accepting.
 pub(super) struct Door {
     address: SocketAddrUnix,
@@ -30,8 +59,7 @@ pub(super) struct Door {
     _inode: Option<OwnedFd>,
     /// The same socket that tiny_http accepts on: shutting it down is the only way to end its accept thread.
     listener: UnixListener,
-    /// Never dropped: its `Drop` panics for an abstract socket, and otherwise does no more than `close` does.
-    server: Arc<ManuallyDrop<tiny_http::Server>>,
+    server: Arc<Server>,
     /// Its accept thread has ended, so that a connection would wait for ever.
     pub broken: bool,
 }
@@ -52,7 +80,7 @@ impl Door {
         };
         let server = tiny_http::Server::from_listener(listener.try_clone()?, None)
             .map_err(|cause| GateError::Server(cause.to_string()))?;
-        let server = Arc::new(ManuallyDrop::new(server));
+        let server = Arc::new(Server { inner: Some(server), is_abstract: inode.is_none() });
         Ok(Door { address, _inode: inode, listener, server, broken: false })
     }
 
@@ -63,7 +91,7 @@ impl Door {
         (self.address, self._inode, self.listener) = (address, Some(inode), listener);
     }
 
-    pub fn server(&self) -> Arc<ManuallyDrop<tiny_http::Server>> {
+    pub fn server(&self) -> Arc<Server> {
         Arc::clone(&self.server)
     }
 

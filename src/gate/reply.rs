@@ -64,7 +64,7 @@ pub(super) enum Progress {
     Waiting,
     /// All of it is with the kernel.
     Sent,
-    /// tiny_http ended it before it began.
+    /// tiny_http ended it before it began; the request is withdrawn.
     Lost,
     /// The client is gone.
     Gone,
@@ -124,6 +124,7 @@ impl Reply {
     pub fn relay(
         &mut self,
         stream: &mut Stream,
+        backend: &Backend,
         scratch: &mut [u8],
         deadline: &mut Option<Instant>,
         block_by: Instant,
@@ -146,14 +147,20 @@ impl Reply {
             let Some(source) = &mut self.source else { return Progress::Sent };
             match receive(source, scratch) {
                 Received::Bytes(length) => {
-                    self.ticket = None;
+                    // An answer to a request that nobody took up is tiny_http's own, given as it let go of it.
+                    if self.withdraw(backend) {
+                        return Progress::Lost;
+                    }
                     self.buffer.extend_from_slice(&scratch[..length]);
                     self.marked = self.marked || render::mark_closing(&mut self.buffer);
                     *deadline = Some(block_by);
                 }
                 Received::Later => return Progress::Waiting,
                 Received::End if self.marked => return Progress::Sent,
-                Received::End => return Progress::Lost,
+                Received::End => {
+                    self.withdraw(backend);
+                    return Progress::Lost;
+                }
             }
         }
         Progress::Waiting
