@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn a_tiny_http_that_does_not_take_requests_up_is_replaced() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let config = Config { head_time: Duration::from_millis(200), ..Config::default() };
+        let config = Config { head_time: Duration::from_secs(1), ..Config::default() };
         let gate = Gate::start(listener, config, |_: Request| Response::text(200, "here")).unwrap();
         let get = || {
             let mut stream = TcpStream::connect(gate.address()).unwrap();
