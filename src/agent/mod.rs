@@ -134,9 +134,9 @@ pub fn run(config: Config) -> Result<(), Failed> {
     let board = Arc::new(health::Board::new(config.node_id.as_str()));
     let gate = {
         let (board, secret) = (board.clone(), config.secret.clone());
+        let gate = gate::Config { directory: Some(config.data_dir.clone()), ..gate::Config::default() };
         let answer = move |request: gate::Request| board.answer(&request, &|| secret.read().ok());
-        Gate::start(listener, gate::Config::default(), answer)
-            .map_err(|e| Failed::new("health listener", e))?
+        Gate::start(listener, gate, answer).map_err(|e| Failed::new("health listener", e))?
     };
     log::info!(
         "longshore-agent {} as node {}, health at http://{}/health",
