@@ -21,7 +21,7 @@ use super::transport::Transport;
 pub struct Limits {
     /// The longest incoming message and frame in bytes.
     pub max_message: usize,
-    /// Without any byte from the peer for this long the connection ends.
+    /// Without any byte from the peer for this long the connection has ended; from eight ninths of it on it may.
     pub silence: Duration,
     /// A write that makes no progress, or data the peer does not acknowledge (TCP_USER_TIMEOUT), for this long
     /// ends the connection.
@@ -62,7 +62,8 @@ impl Connection {
         let socket = transport.socket().try_clone()?;
         let peer = socket.peer_addr()?;
         socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(limits.silence))?;
+        // The kernel rounds a long timeout up, by as much as an eighth.
+        socket.set_read_timeout(Some(limits.silence * 8 / 9))?;
         socket.set_write_timeout(Some(limits.stall))?;
         let stall = limits.stall.as_millis().try_into().unwrap_or(u32::MAX);
         rustix::net::sockopt::set_tcp_user_timeout(&socket, stall)?;

@@ -151,8 +151,13 @@ impl AgentProcess {
 
     /// Waits for a line that holds `text` and returns the last such line.
     pub fn wait_log(&self, text: &str) -> String {
-        let found = self.log.wait(SOON, |lines| lines.iter().rev().find(|line| line.contains(text)).cloned());
-        found.unwrap_or_else(|| panic!("{} did not log {text:?} within {SOON:?}", self.node_id))
+        self.wait_log_within(text, SOON)
+    }
+
+    pub fn wait_log_within(&self, text: &str, within: Duration) -> String {
+        let found =
+            self.log.wait(within, |lines| lines.iter().rev().find(|line| line.contains(text)).cloned());
+        found.unwrap_or_else(|| panic!("{} did not log {text:?} within {within:?}", self.node_id))
     }
 
     /// Where it answers `/health`, as it logged it.
