@@ -18,7 +18,7 @@ use super::ledger::{Asker, Ledger, Receipt};
 use super::panel_link::PanelLink;
 use super::system::{Host, Sample};
 use super::voice::Voice;
-use super::workers::{MAX_SERVERS, Workers};
+use super::workers::{Claim, MAX_SERVERS, Workers};
 use crate::docker::Closer;
 use crate::protocol::event::{KnownServer, Progress, StatusChange};
 use crate::protocol::outcome::{InOut, Resources, ServerCount, ServerMetrics, ServerReply, ServerReport};
@@ -28,7 +28,7 @@ use crate::protocol::{
 };
 use crate::server::lifecycle::{Order, PullProgress};
 use crate::server::stats::{Stats, Target};
-use crate::server::{Done, Effect, Facts, Input, Job, Machine, Record, Request, Ticket};
+use crate::server::{Done, Effect, Facts, Input, Job, JobResult, Machine, Record, Request, Ticket};
 
 /// Commands that may wait behind the one in work, for one server and for all.
 const MAX_QUEUE: usize = 64;
@@ -80,6 +80,8 @@ pub struct Server {
     measured: Option<Target>,
     /// Ends the job in flight early.
     closer: Closer,
+    /// Takes the job in flight back while it waits for a worker.
+    claim: Claim,
     /// The command that the job in flight serves, for progress and log lines.
     serves: Option<Ticket>,
 }
@@ -96,7 +98,8 @@ pub struct Waiting {
 impl Server {
     pub fn new(machine: Machine, ready_timeout: Duration) -> Server {
         let machine = machine.with_ready_timeout(ready_timeout);
-        Server { machine, deadline: None, measured: None, closer: Closer::new(), serves: None }
+        let (closer, claim) = (Closer::new(), Claim::default());
+        Server { machine, deadline: None, measured: None, closer, claim, serves: None }
     }
 }
 
@@ -161,7 +164,7 @@ impl Core {
             Event::Engine(event) => self.engine_said(event),
             Event::JobDone { server, result } => {
                 self.jobs_in_flight -= 1;
-                if matches!(&result, crate::server::JobResult::Failed { fault, .. }
+                if matches!(&result, JobResult::Failed { fault, .. }
                     if matches!(fault.code, Code::DockerUnavailable | Code::Timeout))
                 {
                     self.engine.doubt();
@@ -406,15 +409,11 @@ impl Core {
     }
 
     fn apply(&mut self, id: &ServerId, effects: Vec<Effect>) {
-        let mut gone = false;
+        let (mut gone, mut lost) = (false, None);
         for effect in effects {
             match effect {
-                Effect::Run(job) => self.submit(id, job),
-                Effect::Cancel => {
-                    if let Some(server) = self.servers.get(id) {
-                        server.closer.close();
-                    }
-                }
+                Effect::Run(job) => lost = self.submit(id, job).or(lost),
+                Effect::Cancel => lost = self.cancel(id).or(lost),
                 Effect::Answer(ticket, result) => self.complete(id, ticket, result),
                 Effect::Status(change) => self.tell_change(id, change),
                 Effect::Doubt => self.engine.doubt(),
@@ -438,6 +437,21 @@ impl Core {
             self.servers.remove(id);
         }
         self.publish();
+        if let Some(result) = lost {
+            self.step(id, Input::Done(result));
+        }
+    }
+
+    /// Ends the job in flight: as soon as it lets itself be ended or, while no worker has begun it, at once. Behind two
+    /// pulls that hang it would else wait as long as they do.
+    fn cancel(&mut self, id: &ServerId) -> Option<JobResult> {
+        let server = self.servers.get(id)?;
+        server.closer.close();
+        if !server.claim.take() {
+            return None;
+        }
+        self.jobs_in_flight -= 1;
+        Some(JobResult::Failed { fault: interrupted(), facts: server.machine.container().cloned() })
     }
 
     /// Has a run measured from its start to its end.
@@ -459,8 +473,9 @@ impl Core {
         }
     }
 
-    fn submit(&mut self, id: &ServerId, job: Job) {
-        let Some(server) = self.servers.get_mut(id) else { return };
+    /// Hands a job to the workers, or gives the result of one that they cannot take.
+    fn submit(&mut self, id: &ServerId, job: Job) -> Option<JobResult> {
+        let server = self.servers.get_mut(id)?;
         server.closer = Closer::new();
         let machine = &mut server.machine;
         let dirty = machine.take_dirty();
@@ -489,10 +504,16 @@ impl Core {
             closer: server.closer.clone(),
             label,
         };
-        self.jobs_in_flight += 1;
-        if let Err(order) = self.workers.submit(order) {
-            // The queue holds a job of every server there can be, and the threads end only after this loop.
-            log::error!("{}: {}: the job queue is full; this is a bug", order.label, order.server);
+        match self.workers.submit(order) {
+            Ok(claim) => {
+                self.jobs_in_flight += 1;
+                server.claim = claim;
+                None
+            }
+            Err(order) => {
+                log::error!("{}: {}: no worker can take a {} job", order.label, id, order.job.name());
+                Some(JobResult::Failed { fault: busy(), facts: order.container })
+            }
         }
     }
 
@@ -648,15 +669,15 @@ impl Core {
 
     /// Every command gets its answer, then the last words go out, for as long as that may take.
     fn end(&mut self) {
-        let interrupted = Fault::new(
-            Code::Interrupted,
-            "The Agent was stopped while this was under way. Look at the server's state when it is back.",
-        );
+        // What no worker has begun is not begun any more: its answer says that it was interrupted.
+        for server in self.servers.values() {
+            server.claim.take();
+        }
         let mut tickets: Vec<Ticket> = self.waiting.keys().copied().collect();
         tickets.sort_unstable();
         for ticket in tickets {
             let Some(server) = self.waiting.get(&ticket).map(|w| w.server.clone()) else { continue };
-            self.complete(&server, ticket, Err(interrupted.clone()));
+            self.complete(&server, ticket, Err(interrupted()));
         }
         self.voice.end(FLUSH);
         let until = Instant::now() + FLUSH;
@@ -745,6 +766,13 @@ fn server_not_found() -> Fault {
 
 fn container_not_found() -> Fault {
     Fault::new(Code::ContainerNotFound, "There is no such container among this Agent's servers.")
+}
+
+fn interrupted() -> Fault {
+    Fault::new(
+        Code::Interrupted,
+        "The Agent was stopped while this was under way. Look at the server's state when it is back.",
+    )
 }
 
 fn busy() -> Fault {

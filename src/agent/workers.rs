@@ -3,6 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
@@ -19,8 +20,23 @@ const SLOW_WORKERS: usize = 2;
 /// The handle; dropping the senders ends the threads once the queues are empty.
 #[derive(Debug)]
 pub struct Workers {
-    short_tx: Sender<Box<Order>>,
-    slow_tx: Sender<Box<Order>>,
+    short_tx: Sender<Queued>,
+    slow_tx: Sender<Queued>,
+}
+
+/// Boxed: a bounded channel allocates all its slots at once and writes to each, and small ones save an idle Agent more
+/// than a megabyte.
+type Queued = Box<(Order, Claim)>;
+
+/// Who carries an order on: the worker that begins it or the loop that takes it back, whoever is first.
+#[derive(Clone, Debug, Default)]
+pub struct Claim(Arc<AtomicBool>);
+
+impl Claim {
+    /// True once, for the first who asks.
+    pub fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::Relaxed)
+    }
 }
 
 impl Workers {
@@ -34,8 +50,6 @@ impl Workers {
         done_tx: &Sender<Event>,
         crew: &mut Crew,
     ) -> std::io::Result<Workers> {
-        // A bounded channel allocates all its slots at once and writes to each. Boxed orders make a slot 16 bytes,
-        // which saves an idle Agent more than a megabyte.
         let (short_tx, short_rx) = bounded(MAX_SERVERS);
         let (slow_tx, slow_rx) = bounded(MAX_SERVERS);
         let pools = [("worker", short, short_rx), ("slow", SLOW_WORKERS, slow_rx)];
@@ -48,13 +62,18 @@ impl Workers {
         Ok(Workers { short_tx, slow_tx })
     }
 
-    /// Queues a job.
+    /// Queues a job. Whoever takes its claim before a worker does has it back: no result will come of it.
     ///
     /// # Errors
-    /// Gives it back when the queue is full, which the limit on servers makes impossible, or the threads ended.
-    pub fn submit(&self, order: Order) -> Result<(), Box<Order>> {
+    /// Gives it back when the queue is full. The limit on servers leaves room for a job of each, but orders that were
+    /// taken back keep their places until a worker comes by.
+    pub fn submit(&self, order: Order) -> Result<Claim, Box<Order>> {
         let lane = if is_slow(&order.job) { &self.slow_tx } else { &self.short_tx };
-        lane.try_send(Box::new(order)).map_err(TrySendError::into_inner)
+        let claim = Claim::default();
+        match lane.try_send(Box::new((order, claim.clone()))) {
+            Ok(()) => Ok(claim),
+            Err(TrySendError::Full(queued) | TrySendError::Disconnected(queued)) => Err(Box::new(queued.0)),
+        }
     }
 }
 
@@ -62,8 +81,12 @@ fn is_slow(job: &Job) -> bool {
     matches!(job, Job::Pull | Job::Remove { data: true })
 }
 
-fn work(orders_rx: &Receiver<Box<Order>>, lifecycle: &Lifecycle, done_tx: &Sender<Event>) {
-    for order in orders_rx {
+fn work(orders_rx: &Receiver<Queued>, lifecycle: &Lifecycle, done_tx: &Sender<Event>) {
+    for queued in orders_rx {
+        let (order, claim) = *queued;
+        if !claim.take() {
+            continue;
+        }
         let server = order.server.clone();
         let tell = |progress| {
             // Latest wins: a progress that finds the loop busy is not worth waiting for.

@@ -60,9 +60,11 @@ pub fn of_pull(error: &docker::Error) -> Fault {
     }
     match error {
         docker::Error::Unavailable(_) => unavailable(),
-        docker::Error::Cancelled => {
-            Fault::new(Code::Superseded, "A later stop, kill or delete took its place.")
-        }
+        // Whoever was overtaken has had its answer: only an Agent that ends leaves anybody to hear this.
+        docker::Error::Cancelled => Fault::new(
+            Code::Interrupted,
+            "The Agent was stopped while the image was pulled. Try again when it is back.",
+        ),
         _ if text.contains("denied") || text.contains("unauthorized") => Fault::new(
             Code::ImagePullFailed,
             "The registry refused access to the image. Check its name and the node's registry login.",

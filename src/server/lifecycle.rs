@@ -149,7 +149,7 @@ impl Lifecycle {
             Err(result) => result,
         };
         // Only what this job made, and only while it is empty.
-        if fresh && !matches!(result, JobResult::ImageMissing) {
+        if fresh {
             let _ = fs::remove_dir(self.servers_dir.join(order.server.as_str()));
         }
         result
@@ -296,8 +296,13 @@ impl Lifecycle {
         Ok(self.look(&id, &order.server)?)
     }
 
-    /// Makes the container anew. What is in the server's directory stays.
+    /// Makes the container anew. What is in the server's directory stays, and so does the old container while the
+    /// new one's image is missing: it tells how the server ended, and an update back to its image still finds it.
     fn replace(&self, order: &Order) -> Result<ContainerId, Stopped> {
+        match self.client.image_inspect(&order.spec.image) {
+            Err(error) if error.is_not_found() => return Err(Stopped::ImageMissing),
+            found => drop(found?),
+        }
         self.make_directory(order, true)?;
         if let Some(old) = &order.container {
             self.remove_container(&old.id)?;

@@ -14,7 +14,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
 
-use super::Watched;
+use super::{Watched, unique_name};
 
 const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
@@ -23,7 +23,8 @@ const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 pub enum Image {
     /// The demo server, sent slowly enough to be told of on the way.
     Good,
-    /// The answer to its manifest never comes.
+    /// Its layer comes byte by byte and takes hours. Not at all would not do: Docker leaves a silent one only when it
+    /// says something again.
     Hangs,
     /// The manifest is there and its layer is not.
     WithoutLayer,
@@ -195,16 +196,25 @@ fn answer(shared: &Shared, mut stream: &TcpStream) -> io::Result<()> {
     };
     match (image, kind) {
         (Some(Image::Private), _) if !login => demand(stream),
-        (Some(Image::Hangs), "manifests") => hang(shared, stream),
         (Some(_), "manifests") => sent(MANIFEST, &shared.manifest),
         (Some(_), "blobs") if which == digest(&shared.config) => {
             sent("application/octet-stream", &shared.config)
         }
-        (Some(Image::Good | Image::Private), "blobs") => slowly(stream, &shared.layer),
-        (Some(Image::Damaged), "blobs") => slowly(stream, &vec![7; shared.layer.len()]),
+        (Some(Image::Hangs), "blobs") => {
+            slowly(stream, shared.layer.len(), &shared.layer[..shared.layer.len() / 10])?;
+            shared.hanging.update(|(begun, _)| *begun += 1);
+            while stream.write_all(&[0]).is_ok() {
+                thread::sleep(Duration::from_millis(50));
+            }
+            shared.hanging.update(|(_, ended)| *ended += 1);
+            Ok(())
+        }
+        (Some(Image::Good | Image::Private), "blobs") => slowly(stream, shared.layer.len(), &shared.layer),
+        (Some(Image::Damaged), "blobs") => slowly(stream, shared.layer.len(), &vec![7; shared.layer.len()]),
         _ => {
-            let body = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;
-            respond(stream, 404, "Content-Type: application/json\r\n", body)
+            let code = if kind == "blobs" { "BLOB_UNKNOWN" } else { "MANIFEST_UNKNOWN" };
+            let body = json!({"errors": [{"code": code, "message": "not here"}]}).to_string();
+            respond(stream, 404, "Content-Type: application/json\r\n", body.as_bytes())
         }
     }
 }
@@ -230,17 +240,17 @@ fn respond(mut stream: &TcpStream, status: u16, headers: &str, body: &[u8]) -> i
     stream.write_all(body)
 }
 
-/// Sends a layer in pieces over about a second, as a real network would.
-fn slowly(mut stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
-    write!(stream, "HTTP/1.1 200 X\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", bytes.len())?;
-    for piece in bytes.chunks(bytes.len() / 10 + 1) {
+/// Announces a layer of this length and sends `bytes` of it in pieces over about a second, as a real network would.
+fn slowly(mut stream: &TcpStream, length: usize, bytes: &[u8]) -> io::Result<()> {
+    write!(stream, "HTTP/1.1 200 X\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n")?;
+    for piece in bytes.chunks(length / 10 + 1) {
         thread::sleep(Duration::from_millis(100));
         stream.write_all(piece)?;
     }
     Ok(())
 }
 
-/// A tar archive with the demo server in it.
+/// A tar archive with the demo server in it, and bytes that no other has: Docker does not fetch a layer that it knows.
 fn layer() -> Vec<u8> {
     let program = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/target/demo/demo-server"));
     let program = program.expect("the demo server is built with the Engine's image");
@@ -255,6 +265,7 @@ fn layer() -> Vec<u8> {
     field(148, "        ");
     field(156, "0");
     field(257, "ustar\x0000");
+    field(265, &unique_name());
     let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
     header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     let mut tar = header.to_vec();

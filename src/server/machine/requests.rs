@@ -21,7 +21,10 @@ impl Machine {
         match &mut self.phase {
             Phase::Starting(starting) if !starting.superseded => {
                 starting.superseded = true;
-                if let Some(overtaken) = starting.ticket.take() {
+                let overtaken = starting.ticket.take();
+                // At once: a look that comes before the queued request must not start it again.
+                self.set_desired(Desired::Stopped);
+                if let Some(overtaken) = overtaken {
                     self.answer(overtaken, Err(superseded()));
                 }
                 self.effects.push(Effect::Cancel);
