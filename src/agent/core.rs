@@ -599,6 +599,12 @@ impl Core {
                     self.step(&id, Input::EngineLost);
                 }
             }
+            EngineEvent::Missed { cause } => {
+                log::info!("engine: following its events anew: {cause}");
+                for id in self.servers.keys().cloned().collect::<Vec<_>>() {
+                    self.step(&id, Input::EventsMissed);
+                }
+            }
             EngineEvent::Found { version, api_version, containers } => {
                 log::info!(
                     "engine: version {version}, API {api_version}, {} containers of ours",

@@ -16,6 +16,8 @@ use crate::server::{Died, Facts, Input};
 /// Wait between two attempts to reach an Engine that is away: doubled each time.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_CAP: Duration = Duration::from_secs(5);
+/// An Engine whose stream broke must give a sign of life within this to count as one that is still there.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 /// The actions that matter here. Without the filter, health checks would flood the stream with `exec_*`.
 const ACTIONS: [&str; 5] = ["start", "die", "kill", "oom", "destroy"];
 
@@ -24,6 +26,8 @@ const ACTIONS: [&str; 5] = ["start", "die", "kill", "oom", "destroy"];
 pub enum EngineEvent {
     /// The Engine cannot be asked.
     Lost { cause: String },
+    /// Only the stream of events broke, as behind a proxy with a time limit; what there is follows soon.
+    Missed { cause: String },
     /// It can be asked (again), and this is what there is.
     Found { version: String, api_version: String, containers: Vec<Seen> },
     /// Something happened to a container of ours.
@@ -163,9 +167,13 @@ impl Follower {
             if matches!(error, Error::Cancelled) {
                 continue;
             }
-            if !std::mem::replace(&mut self.lost, true)
-                && self.tell(EngineEvent::Lost { cause: error.to_string() }).is_err()
-            {
+            let cause = error.to_string();
+            let told = match followed && self.client.ping_fresh(SIGN_OF_LIFE).is_ok() {
+                true => self.tell(EngineEvent::Missed { cause }),
+                false if !std::mem::replace(&mut self.lost, true) => self.tell(EngineEvent::Lost { cause }),
+                false => Ok(()),
+            };
+            if told.is_err() {
                 return;
             }
             match self.stop_rx.recv_timeout(wait) {

@@ -84,6 +84,10 @@ pub fn of_pull(error: &docker::Error) -> Fault {
 pub fn of_engine(error: &docker::Error) -> Fault {
     match error {
         docker::Error::Unavailable(_) => unavailable(),
+        docker::Error::Unsupported(_) => Fault::new(
+            Code::DockerUnavailable,
+            "Docker on this node is too old for this Agent. Its owner has to update it.",
+        ),
         docker::Error::Timeout(_) => Fault::new(
             Code::Timeout,
             "Docker on this node did not answer in time. Look at the server's state.",

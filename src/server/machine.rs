@@ -88,10 +88,10 @@ struct Stopping {
     waiters: Vec<(Ticket, Waiter)>,
     then: Then,
     deadline: Instant,
-    /// The first kind word was said, and when it failed the deadline decides.
-    kill_wanted: bool,
+    /// The signal to send once nothing is in flight.
+    next: Option<Job>,
     killed: bool,
-    /// After a SIGKILL: how often it was looked at since.
+    /// How often SIGKILL was sent in vain.
     rounds: u8,
     exited: Option<Died>,
 }
@@ -305,6 +305,7 @@ impl Machine {
                 }
             }
             Input::Inspected(facts) => self.inspected(facts, now),
+            Input::EventsMissed => self.engine_gap = true,
             Input::EngineLost => self.engine_lost(),
             Input::Deadline => {
                 self.stop_overdue(now);

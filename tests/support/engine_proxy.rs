@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Engine, Watched};
+use super::{Engine, SOON, Watched};
 
 /// What becomes of a request: `None` lets it through.
 pub enum Passage {
@@ -96,12 +96,13 @@ impl EngineProxy {
         self.shared.requests.lock().clone()
     }
 
-    /// Waits for a request whose line holds `text`, from the one numbered `from` on.
-    pub fn wait_request(&self, from: usize, text: &str) {
-        let found = self.shared.requests.wait(super::SOON, |requests| {
-            requests.iter().skip(from).any(|request| request.contains(text)).then_some(())
+    /// Waits for so many requests whose line holds `text`, from the one numbered `from` on.
+    pub fn wait_requests(&self, from: usize, text: &str, count: usize) {
+        let found = self.shared.requests.wait(SOON, |requests| {
+            let fitting = requests.iter().skip(from).filter(|request| request.contains(text));
+            (fitting.count() >= count).then_some(())
         });
-        assert!(found.is_some(), "no request {text:?} in {:?}", self.requests());
+        assert!(found.is_some(), "no {count} requests {text:?} in {:?}", self.requests());
     }
 
     /// Ends every connection that stands, event streams too.

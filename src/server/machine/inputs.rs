@@ -60,6 +60,9 @@ pub enum Input {
     },
     /// What a look at Docker found; `None` when there is no container.
     Inspected(Option<Facts>),
+    /// The Engine answers, but may have been another process for a moment: how a container ended that did so unseen
+    /// is not known.
+    EventsMissed,
     EngineLost,
     /// The time given by [`Machine::deadline`](super::Machine::deadline) has come.
     Deadline,

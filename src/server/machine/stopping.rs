@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
-/// How long a container may take to end after SIGKILL before it is looked at, and how often that is repeated.
+/// How long a container may take to end after SIGKILL before it is killed again, and how often that is done.
 const KILL_CONFIRM: Duration = Duration::from_secs(10);
 const KILL_CONFIRM_ROUNDS: u8 = 3;
 
@@ -31,7 +31,7 @@ impl Machine {
             waiters,
             then,
             deadline: now + timeout,
-            kill_wanted: false,
+            next: None,
             killed: false,
             rounds: 0,
             exited: None,
@@ -46,7 +46,7 @@ impl Machine {
             waiters: vec![(ticket, Waiter::Kill)],
             then: Then::Nothing,
             deadline: now + KILL_CONFIRM,
-            kill_wanted: true,
+            next: Some(Job::Kill),
             killed: false,
             rounds: 0,
             exited: None,
@@ -67,7 +67,7 @@ impl Machine {
                 stopping.waiters.push((ticket, Waiter::Stop));
             }
             Request::Kill => {
-                stopping.kill_wanted = true;
+                stopping.next = Some(Job::Kill);
                 stopping.waiters.push((ticket, Waiter::Kill));
                 self.push_stop(now);
             }
@@ -105,6 +105,11 @@ impl Machine {
             JobResult::Failed { .. } if matches!(job, Job::Console(_)) && stopping.exited.is_none() => {
                 return self.run(Job::Signal("SIGTERM".into()));
             }
+            // It may not have arrived. It is sent again once Docker has been asked, or the deadline does its work.
+            JobResult::Failed { .. } if stopping.exited.is_none() && stopping.next.is_none() => {
+                stopping.next = Some(job.clone()).filter(|job| matches!(job, Job::Signal(_) | Job::Kill));
+                return;
+            }
             _ => {}
         }
         self.push_stop(now);
@@ -119,10 +124,12 @@ impl Machine {
         if let Some(died) = stopping.exited {
             return self.stopped(died);
         }
-        if stopping.kill_wanted && !stopping.killed {
-            stopping.killed = true;
-            stopping.deadline = now + KILL_CONFIRM;
-            self.run(Job::Kill);
+        if let Some(job) = stopping.next.take() {
+            if job == Job::Kill {
+                stopping.killed = true;
+                stopping.deadline = now + KILL_CONFIRM;
+            }
+            self.run(job);
         }
     }
 
@@ -177,18 +184,13 @@ impl Machine {
         if !self.known {
             return self.stop_failed(&engine_unavailable());
         }
-        stopping.deadline = now + KILL_CONFIRM;
-        if !stopping.killed {
-            stopping.kill_wanted = true;
-            return self.push_stop(now);
-        }
-        stopping.rounds += 1;
+        stopping.rounds += u8::from(stopping.killed);
         if stopping.rounds > KILL_CONFIRM_ROUNDS {
             let text = "The server did not end even after SIGKILL. Look at the node.";
             return self.stop_failed(&Fault::new(Code::Timeout, text));
         }
-        if self.job.is_none() {
-            self.run(Job::Inspect);
-        }
+        stopping.next = Some(Job::Kill);
+        stopping.deadline = now + KILL_CONFIRM;
+        self.push_stop(now);
     }
 }

@@ -140,7 +140,7 @@ impl Machine {
         }
         match &mut self.phase {
             Phase::Stopping(stopping) => match &self.container {
-                Some(container) if container.running => {}
+                Some(container) if container.running => self.push_stop(now),
                 Some(container) => {
                     stopping.exited = Some(container.exit());
                     self.push_stop(now);
