@@ -1,10 +1,8 @@
 //! What happens to running servers when dockerd, the Agent or the whole node goes away and comes back, and when
 //! somebody uses Docker behind the Agent's back.
 
-mod support;
-
+use crate::support::*;
 use serde_json::{Value, json};
-use support::*;
 
 /// The status changes of a server since the `mark`, each as status and reason.
 fn changes(link: &Connection, server: &str, mark: usize) -> Vec<(String, String)> {

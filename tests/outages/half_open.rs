@@ -1,12 +1,10 @@
 //! A link whose packets are lost without a word, as behind a pulled cable: noticed in time, made again, and what could
 //! not be said meanwhile is said then.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::*;
 use serde_json::json;
-use support::*;
 
 #[test]
 fn a_silent_panel_is_left_and_found_again() {

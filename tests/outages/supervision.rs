@@ -1,12 +1,10 @@
 //! Who is started again and who is not: crashes, backoff, giving up, exits without a fault, lack of memory, and what
 //! a person's word changes.
 
-mod support;
-
 use std::time::{Duration, SystemTime};
 
+use crate::support::*;
 use serde_json::{Value, json};
-use support::*;
 
 /// A demo server that ends by itself after `ms`.
 fn dies(ms: u32, extra: Value) -> Value {
