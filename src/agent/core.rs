@@ -27,7 +27,7 @@ use crate::protocol::{
     Outcome, Rejected, Reply, ServerAction, ServerId, Status,
 };
 use crate::server::lifecycle::{Order, PullProgress};
-use crate::server::stats::{Stats, Target};
+use crate::server::stats::{Disks, Stats, Target, Watch};
 use crate::server::{Done, Effect, Facts, Input, Job, JobResult, Machine, Record, Request, Ticket};
 
 /// Commands that may wait behind the one in work, for one server and for all.
@@ -58,6 +58,7 @@ pub struct Core {
     pub(super) heartbeat: Heartbeat,
     pub(super) board: Arc<Board>,
     pub(super) stats: Stats,
+    pub(super) disks: Disks,
     pub(super) node_figures: NodeFigures,
     pub(super) epoch: Epoch,
     pub(super) host: Host,
@@ -173,6 +174,10 @@ impl Core {
             }
             Event::Progress { server, progress } => self.pulled(&server, &progress),
             Event::Ready { server, started_ns } => self.step(&server, Input::Ready { started_ns }),
+            Event::DiskLimit { server, started_ns } => {
+                log::warn!("{server}: over its disk limit for the whole grace");
+                self.step(&server, Input::DiskLimit { started_ns });
+            }
             Event::Beat(sample) => {
                 self.sample = *sample;
                 if self.link.is_up() {
@@ -393,7 +398,7 @@ impl Core {
             container_id: container.map(|c| c.id.to_string()),
             uptime: since.map_or(0, |since| now.saturating_sub(since).as_secs()),
             exit_code: machine.exit_code(),
-            resources: figures::resources_of(&self.stats, id, spec.limits.memory),
+            resources: figures::resources_of(&self.stats, &self.disks, id, spec.limits.memory),
             name: spec.name.clone(),
             image: spec.image.clone(),
             ports: spec.ports.clone(),
@@ -454,7 +459,7 @@ impl Core {
         Some(JobResult::Failed { fault: interrupted(), facts: server.machine.container().cloned() })
     }
 
-    /// Has a run measured from its start to its end.
+    /// Has a run measured from its start to its end, and the server's directory watched.
     fn measure(&mut self, id: &ServerId, gone: bool) {
         let Some(server) = self.servers.get_mut(id) else { return };
         let running = server.machine.container().filter(|c| c.running && !gone);
@@ -470,6 +475,19 @@ impl Core {
                 started_ns: facts.started_ns,
             });
             self.stats.set(id, server.measured.clone());
+        }
+        if gone {
+            self.disks.forget(id);
+        } else if server.machine.is_created() && server.machine.status() != Status::Unknown {
+            let spec = server.machine.spec();
+            self.disks.set(
+                id,
+                Watch {
+                    run: server.measured.as_ref().map(|target| target.started_ns),
+                    limit: spec.limits.disk,
+                    grace: Duration::from_secs(spec.disk_grace.into()),
+                },
+            );
         }
     }
 

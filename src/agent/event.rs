@@ -32,6 +32,11 @@ pub enum Event {
         server: ServerId,
         started_ns: u64,
     },
+    /// A server's run that began at `started_ns` has been over its disk limit for the whole grace.
+    DiskLimit {
+        server: ServerId,
+        started_ns: u64,
+    },
     /// The heartbeat's time has come, with a fresh measurement of the node.
     Beat(Box<Sample>),
     /// A long-lived thread ended. Unasked, that is a fault.

@@ -10,7 +10,7 @@ use crate::link::Source;
 use crate::protocol::data::{self, ResourceUpdate};
 use crate::protocol::outcome::{Disk, Memory, Network, Resources, SystemMetrics};
 use crate::protocol::{ServerId, Status};
-use crate::server::stats::{Stats, Usage};
+use crate::server::stats::{DiskUse, Disks, Stats, Usage};
 
 /// The node's own figures that wait to be told. A clone is the same. Behind a lock since the loop writes and the write
 /// thread takes.
@@ -30,6 +30,7 @@ impl NodeFigures {
 /// See the module's description.
 pub struct Figures {
     stats: Stats,
+    disks: Disks,
     node: NodeFigures,
     tongues: Tongues,
     /// The same figures in the other dialect, next.
@@ -37,8 +38,8 @@ pub struct Figures {
 }
 
 impl Figures {
-    pub fn new(stats: Stats, node: NodeFigures, tongues: Tongues) -> Figures {
-        Figures { stats, node, tongues, second: VecDeque::new() }
+    pub fn new(stats: Stats, disks: Disks, node: NodeFigures, tongues: Tongues) -> Figures {
+        Figures { stats, disks, node, tongues, second: VecDeque::new() }
     }
 }
 
@@ -54,12 +55,13 @@ impl Source for Figures {
             return Some(data::encode_system_metrics(&metrics, now));
         }
         let (server, usage) = self.stats.take_fresh()?;
+        let disk = self.disks.disk_use(&server);
         let update = ResourceUpdate {
             server_id: server,
             // Only what runs is measured.
             status: Status::Running,
-            resources: resources(Some(&usage)),
-            over_limit: None,
+            resources: resources(Some(&usage), disk),
+            over_limit: disk.over_limit.then_some(true),
         };
         if self.tongues.unified() {
             self.second.push_back(data::encode_resource_update(&update, now));
@@ -71,23 +73,31 @@ impl Source for Figures {
     }
 }
 
-/// A server's figures as the Panel is told; zeros for one that does not run.
-pub fn resources(usage: Option<&Usage>) -> Resources {
-    let Some(Usage { cpu, counters, traffic }) = usage else { return Resources::default() };
+/// A server's figures as the Panel is told; zeros for one that does not run, but for its disk.
+pub fn resources(usage: Option<&Usage>, disk: DiskUse) -> Resources {
+    let disk = Disk { used: disk.used };
+    let Some(Usage { cpu, counters, traffic }) = usage else {
+        return Resources { disk, ..Resources::default() };
+    };
     let limit = counters.memory_limit.unwrap_or(0);
     let percentage = if limit == 0 { 0.0 } else { counters.memory as f64 / limit as f64 * 100.0 };
     Resources {
         cpu: *cpu,
         memory: Memory { used: counters.memory, limit, percentage },
         network: Network { rx: traffic.rx, tx: traffic.tx },
-        disk: Disk::default(),
+        disk,
         pids: counters.pids,
     }
 }
 
 /// [`resources`] of a server that may not run: its memory limit is told all the same.
-pub fn resources_of(stats: &Stats, server: &ServerId, memory_limit: Option<u64>) -> Resources {
-    let mut resources = resources(stats.usage(server).as_ref());
+pub fn resources_of(
+    stats: &Stats,
+    disks: &Disks,
+    server: &ServerId,
+    memory_limit: Option<u64>,
+) -> Resources {
+    let mut resources = resources(stats.usage(server).as_ref(), disks.disk_use(server));
     if resources.memory.limit == 0 {
         resources.memory.limit = memory_limit.unwrap_or(0);
     }

@@ -17,6 +17,7 @@
 //! | `heartbeat` | its timer | its handle is dropped |
 //! | `worker-N`, `slow-N` | their queue, the Engine | the queue's sender is dropped |
 //! | `stats` | its timer, or nothing while no server runs | its stop channel is dropped |
+//! | `disk` | its timer, or nothing while no directory is to be walked | its stop channel is dropped |
 //! | `docker-events` | the Engine's event stream | [`engine::Engine::stop`] |
 //! | `gate`, `http`, `http-N` | see [`crate::gate`] | its shutdown |
 //!
@@ -77,7 +78,7 @@ use crate::gate::{self, Gate};
 use crate::link::{Dialer, Outbox, Source, outbox};
 use crate::protocol::Decoder;
 use crate::protocol::spec::Rules;
-use crate::server::stats::Stats;
+use crate::server::stats::{Disks, Stats};
 use crate::server::{Lifecycle, Machine, Records};
 
 /// How long the threads have to end after the last word was written.
@@ -147,15 +148,22 @@ pub fn run(config: Config) -> Result<(), Failed> {
 
     let tongues = tongues::Tongues::default();
     let (stats, stats_sampler) = Stats::new(config.stats_interval);
+    let servers_dir = config.data_dir.join("servers");
+    let (disks, walker) = Disks::new(servers_dir.clone());
     let node_figures = figures::NodeFigures::default();
     let sources: Vec<Box<dyn Source>> =
-        vec![Box::new(figures::Figures::new(stats.clone(), node_figures.clone(), tongues.clone()))];
+        vec![Box::new(figures::Figures::new(
+        stats.clone(),
+        disks.clone(),
+        node_figures.clone(),
+        tongues.clone(),
+    ))];
     let outbox = Arc::new(Outbox::new(streams::Streams::new(sources), outbox::Bounds::default()));
     let dialer = dialer(&config)?;
     let lifecycle = Arc::new(Lifecycle {
         client: client.clone(),
         node: config.node_id.clone(),
-        servers_dir: config.data_dir.join("servers"),
+        servers_dir,
         server_user: config.server_user,
         registry_auth_file: config.registry_auth_file.clone(),
         records: records.clone(),
@@ -173,6 +181,13 @@ pub fn run(config: Config) -> Result<(), Failed> {
         move || outbox.wake()
     };
     crew.spawn("stats", 128 << 10, move || stats_sampler.run(&stop_stats_rx, measured)).map_err(spawn)?;
+    let (stop_disk_tx, stop_disk_rx) = bounded(0);
+    let over = {
+        let events_tx = events_tx.clone();
+        // A loop that has ended needs to be told nothing.
+        move |server, started_ns| drop(events_tx.send(event::Event::DiskLimit { server, started_ns }))
+    };
+    crew.spawn("disk", 128 << 10, move || walker.run(&stop_disk_rx, over)).map_err(spawn)?;
     let engine =
         engine::Engine::start(client, config.node_id.clone(), events_tx.clone(), &mut crew).map_err(spawn)?;
 
@@ -198,6 +213,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
         heartbeat,
         board,
         stats,
+        disks,
         node_figures,
         epoch: epoch::Epoch::open(config.data_dir.join("epoch"))
             .map_err(|e| Failed::new("DATA_DIR/epoch", e))?,
@@ -218,7 +234,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
     signals.close();
     engine.stop();
     // Whoever blocks on the loop is woken by its going.
-    drop((stop_stats_tx, workers, heartbeat, events_rx, panel_rx));
+    drop((stop_stats_tx, stop_disk_tx, workers, heartbeat, events_rx, panel_rx));
     let mut late = link.finish(deadline);
     late.extend(gate.shutdown(deadline).err().map(|unfinished| unfinished.0).unwrap_or_default());
     late.extend(crew.join(deadline));

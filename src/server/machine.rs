@@ -94,6 +94,8 @@ struct Stopping {
     /// How often SIGKILL was sent in vain.
     rounds: u8,
     exited: Option<Died>,
+    /// Why it was begun, told at its end.
+    reason: Reason,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -133,6 +135,8 @@ pub struct Machine {
     /// When a crashed server is started again.
     retry_at: Option<Instant>,
     oom: bool,
+    /// The run that has to end for its disk use, once nothing is in flight.
+    over_disk: Option<u64>,
     /// A `die` that waits for the job in flight to end.
     died: Option<Died>,
     /// The container is to be looked at once nothing is in flight.
@@ -187,6 +191,7 @@ impl Machine {
             crashes: CrashLog::default(),
             retry_at: None,
             oom: false,
+            over_disk: None,
             died: None,
             look_again: false,
             foreign_kill: None,
@@ -298,6 +303,7 @@ impl Machine {
             }
             Input::Started { at_ns } => self.started(at_ns),
             Input::Ready { started_ns } => self.ready(started_ns),
+            Input::DiskLimit { started_ns } => self.over_disk = Some(started_ns),
             Input::OutOfMemory => self.oom = true,
             Input::Destroyed { container } => {
                 if self.container.as_ref().is_some_and(|c| c.id == container) {
@@ -385,6 +391,13 @@ impl Machine {
 
 fn superseded() -> Fault {
     Fault::new(Code::Superseded, "A later stop, kill or delete took its place.")
+}
+
+fn over_disk_limit() -> Fault {
+    Fault::new(
+        Code::QuotaExceeded,
+        "The server uses more disk than its limit allows and was stopped. Remove files or raise the limit.",
+    )
 }
 
 fn engine_unavailable() -> Fault {

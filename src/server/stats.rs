@@ -6,11 +6,14 @@
 //! | `cgroup` | the control groups of a process, version 1 or 2, and their counters. Pure parsing behind one read |
 //! | `net` | the traffic of a process's network namespace |
 //! | `disk` | what a directory takes, walked in small pieces |
+//! | `disk_watch` | the thread that walks, and who has been over the limit for too long |
 //! | `sampler` | the thread that measures all servers in turn, and what it found |
 
 pub mod cgroup;
 pub mod disk;
+pub mod disk_watch;
 pub mod net;
 pub mod sampler;
 
+pub use disk_watch::{DiskUse, Disks, Walker, Watch};
 pub use sampler::{Sampler, Stats, Target, Usage};

@@ -52,6 +52,10 @@ pub enum Input {
     Ready {
         started_ns: u64,
     },
+    /// The run that began at `started_ns` has been over its disk limit for the whole grace.
+    DiskLimit {
+        started_ns: u64,
+    },
     /// An `oom` event.
     OutOfMemory,
     /// A `destroy` event.

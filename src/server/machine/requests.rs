@@ -91,6 +91,7 @@ impl Machine {
             self.cause = Some(ticket);
             self.begin(ticket, request, now);
         }
+        self.enforce_disk_limit(now);
         if self.is_free() && self.known && self.retry_at.is_some_and(|at| now >= at) {
             self.start(None, Reason::Crash);
         }

@@ -35,8 +35,29 @@ impl Machine {
             killed: false,
             rounds: 0,
             exited: None,
+            reason: Reason::Command,
         });
         self.run(first);
+    }
+
+    /// Ends a run that has been over its disk limit for long enough: in the server's own way, as a stop that nobody
+    /// waits for. It counts as stopped, or it would fill the disk again.
+    pub(super) fn enforce_disk_limit(&mut self, now: Instant) {
+        let Some(run) = self.over_disk else { return };
+        if !self.container.as_ref().is_some_and(|c| c.running && c.started_ns == run) {
+            self.over_disk = None;
+            return;
+        }
+        if !self.known || self.job.is_some() || !matches!(self.phase, Phase::Idle | Phase::Readying(_)) {
+            return;
+        }
+        self.over_disk = None;
+        self.not_ready(over_disk_limit());
+        self.stop(StopOptions::default(), Vec::new(), Then::Nothing, now);
+        self.reason = Some(Reason::DiskLimit);
+        if let Phase::Stopping(stopping) = &mut self.phase {
+            stopping.reason = Reason::DiskLimit;
+        }
     }
 
     pub(super) fn kill(&mut self, ticket: Ticket, now: Instant) {
@@ -50,6 +71,7 @@ impl Machine {
             killed: false,
             rounds: 0,
             exited: None,
+            reason: Reason::Command,
         });
         self.push_stop(now);
     }
@@ -141,7 +163,8 @@ impl Machine {
         }
         self.foreign_kill = None;
         self.settled = if self.suspended { Status::Suspended } else { Status::Stopped };
-        self.reason = Some(Reason::Command);
+        // What follows a stop is a command's doing, whatever it was begun for.
+        self.reason = Some(if stopping.then == Then::Nothing { stopping.reason } else { Reason::Command });
         for (ticket, waiter) in stopping.waiters {
             self.cause = Some(ticket);
             match waiter {

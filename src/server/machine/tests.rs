@@ -35,6 +35,10 @@ enum Step {
     EngineUp,
     /// The output of the present run shows a pattern.
     Ready,
+    /// The present run, or the one before, was over its disk limit for too long.
+    DiskLimit {
+        late: bool,
+    },
     Wait {
         seconds: u64,
     },
@@ -66,6 +70,8 @@ struct Run {
     last_status: Status,
     /// The machine wants everything to be looked at again.
     doubt: bool,
+    /// The last stop's reason, as told.
+    reason: Option<Reason>,
     gone: bool,
 }
 
@@ -157,6 +163,7 @@ impl Run {
             answers: BTreeMap::from([(Ticket(0), 0)]),
             last_status: Status::Installing,
             doubt: false,
+            reason: None,
             gone: false,
         };
         run.carry_out(effects);
@@ -194,6 +201,11 @@ impl Run {
                 Effect::Status(change) => {
                     assert_eq!(change.previous, self.last_status, "no change is skipped");
                     self.last_status = change.current;
+                    self.reason = change.reason;
+                    if change.reason == Some(Reason::DiskLimit) {
+                        assert!(matches!(change.current, Status::Stopping | Status::Stopped | Status::Suspended));
+                        assert_eq!(self.machine.desired(), Desired::Stopped, "it does not come back by itself");
+                    }
                 }
                 Effect::Forget => self.gone = true,
                 Effect::Doubt => self.doubt = true,
@@ -292,6 +304,10 @@ impl Run {
                 }
             }
             Step::Ready => self.input(Input::Ready { started_ns: self.world.started_ns }),
+            Step::DiskLimit { late } => {
+                let started_ns = self.world.started_ns - u64::from(late && self.world.started_ns > 0);
+                self.input(Input::DiskLimit { started_ns });
+            }
             Step::EngineUp if !self.world.engine_up => self.engine_up(),
             Step::Wait { seconds } => self.wait(seconds),
             _ => {}
@@ -347,6 +363,7 @@ fn a_step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(|kills| Step::EngineDown { kills }),
         2 => Just(Step::EngineUp),
         3 => Just(Step::Ready),
+        2 => any::<bool>().prop_map(|late| Step::DiskLimit { late }),
         5 => (0..7u64).prop_map(|seconds| Step::Wait { seconds }),
     ]
 }
@@ -380,4 +397,37 @@ proptest! {
             }
         }
     }
+}
+
+/// A server that runs, with nothing in flight.
+fn a_running_server(ignores_term: bool, done: bool) -> Run {
+    let mut run = Run::new(ignores_term, true, Restart::Always, done);
+    run.step(Step::Work { fails: false });
+    run.step(Step::Ask(Request::Start));
+    run.step(Step::Work { fails: false });
+    run
+}
+
+#[test]
+fn over_its_disk_limit_it_is_stopped_and_stays_so() {
+    for ignores_term in [false, true] {
+        let mut run = a_running_server(ignores_term, false);
+        run.step(Step::DiskLimit { late: true });
+        run.come_to_rest();
+        assert_eq!(run.machine.status(), Status::Running, "what an earlier run used is no reason");
+        run.step(Step::DiskLimit { late: false });
+        assert_eq!((run.last_status, run.reason), (Status::Stopping, Some(Reason::DiskLimit)));
+        run.come_to_rest();
+        assert_eq!((run.last_status, run.reason), (Status::Stopped, Some(Reason::DiskLimit)));
+        assert!(!run.world.running);
+    }
+}
+
+#[test]
+fn over_its_disk_limit_before_it_is_up_the_start_is_answered() {
+    let mut run = a_running_server(false, true);
+    assert_eq!(run.last_status, Status::Starting);
+    run.step(Step::DiskLimit { late: false });
+    run.come_to_rest();
+    assert_eq!((run.last_status, run.answers[&Ticket(1)]), (Status::Stopped, 1));
 }
