@@ -87,3 +87,74 @@ fn the_node_is_measured_with_each_heartbeat() {
     assert!(data["disk"]["total"].as_u64() > Some(0) && data["load"].is_array(), "{data}");
     assert_eq!(data["servers"], json!({"total": 0, "running": 0}));
 }
+
+/// Puts a file of so many bytes into a server's directory.
+fn fill(agent: &AgentProcess, server: &str, bytes: usize) -> std::path::PathBuf {
+    let path = agent.data_dir.join("servers").join(server).join("large");
+    std::fs::write(&path, vec![1; bytes]).expect("the server's directory is there");
+    path
+}
+
+#[test]
+fn what_the_disk_holds_is_told_and_too_much_of_it_ends_the_server() {
+    let panel = FakePanel::start();
+    let agent = AgentProcess::start_with(&panel, engine(), &[("STATS_INTERVAL", "1")]);
+    let link = panel.accept();
+    // It would be started again if this were a crash.
+    let spec = demo(json!({"limits": {"memory": "64m", "disk": "1m"}, "diskGrace": 2, "restart": "always"}));
+    link.must("create_server", "s", spec);
+    let large = fill(&agent, "s", 3 << 20);
+    link.must("start_server", "s", json!({}));
+    let over = link.wait_event("resource_update", |data| data["overLimit"] == true);
+    assert!(over["data"]["disk"]["used"].as_u64() >= Some(3 << 20), "{over}");
+    let status = link.must("get_status", "s", json!({}));
+    assert_eq!(status["status"], "running", "it has its grace: {status}");
+    assert!(status["resources"]["disk"]["used"].as_u64() >= Some(3 << 20), "{status}");
+
+    let stopped = link.wait_event("server_status_changed", |data| data["currentStatus"] == "stopped");
+    assert_eq!(stopped["data"]["reason"], "disk_limit", "{stopped}");
+    let metrics = link.must("get_server_metrics", "s", json!({}));
+    assert!(metrics["disk"].as_u64() >= Some(3 << 20), "remembered without a run: {metrics}");
+    let servers = link.must("list_servers", "", json!({}));
+    assert!(servers["servers"][0]["resources"]["disk"]["used"].as_u64() >= Some(3 << 20), "{servers}");
+
+    // With room again it runs, and what is told says so.
+    std::fs::remove_file(large).expect("it is there");
+    let mark = link.mark();
+    link.must("start_server", "s", json!({}));
+    link.wait_from(mark, SOON, "figures without overLimit", |seen| match seen {
+        Seen::Json(message) if message["event"] == "resource_update" => {
+            let data = &message["data"];
+            (data["overLimit"] == Value::Null && data["disk"]["used"].as_u64() < Some(1 << 20)).then_some(())
+        }
+        _ => None,
+    });
+    assert_eq!(link.must("get_status", "s", json!({}))["status"], "running");
+}
+
+#[test]
+fn back_under_the_limit_within_the_grace_it_goes_on() {
+    let panel = FakePanel::start();
+    let agent = AgentProcess::start_with(&panel, engine(), &[("STATS_INTERVAL", "1")]);
+    let link = panel.accept();
+    link.must("create_server", "s", demo(json!({"limits": {"disk": "1m"}, "diskGrace": 4})));
+    let large = fill(&agent, "s", 2 << 20);
+    link.must("start_server", "s", json!({}));
+    link.wait_event("resource_update", |data| data["overLimit"] == true);
+    std::fs::remove_file(large).expect("it is there");
+    let mark = link.mark();
+    link.wait_from(mark, SOON, "figures without overLimit", |seen| match seen {
+        Seen::Json(message) if message["event"] == "resource_update" => {
+            (message["data"]["overLimit"] == Value::Null).then_some(())
+        }
+        _ => None,
+    });
+    assert_eq!(link.must("get_status", "s", json!({}))["status"], "running");
+    // A limit that is taken away counts at once too.
+    fill(&agent, "s", 2 << 20);
+    link.must("update_server", "s", json!({"limits": {"disk": "512k"}, "diskGrace": 600}));
+    link.wait_from(mark, SOON, "figures over the new limit", |seen| match seen {
+        Seen::Json(message) => (message["data"]["overLimit"] == true).then_some(()),
+        _ => None,
+    });
+}

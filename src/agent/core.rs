@@ -15,6 +15,7 @@ use super::figures::{self, NodeFigures};
 use super::health::Board;
 use super::heartbeat::Heartbeat;
 use super::ledger::{Asker, Ledger, Receipt};
+use super::metrics::{self, Counters};
 use super::panel_link::PanelLink;
 use super::system::{Host, Sample};
 use super::voice::Voice;
@@ -57,6 +58,7 @@ pub struct Core {
     pub(super) engine: Engine,
     pub(super) heartbeat: Heartbeat,
     pub(super) board: Arc<Board>,
+    pub(super) counters: Counters,
     pub(super) stats: Stats,
     pub(super) disks: Disks,
     pub(super) node_figures: NodeFigures,
@@ -159,16 +161,18 @@ impl Core {
             Event::Dialed(result) => self.dialed(*result),
             Event::LinkEnded(ended) => {
                 if self.link.ended(&ended, Instant::now()) {
+                    self.counters.lock().setbacks.clone_from(self.link.setbacks());
                     self.publish();
                 }
             }
             Event::Engine(event) => self.engine_said(event),
             Event::JobDone { server, result } => {
                 self.jobs_in_flight -= 1;
-                if matches!(&result, JobResult::Failed { fault, .. }
-                    if matches!(fault.code, Code::DockerUnavailable | Code::Timeout))
-                {
-                    self.engine.doubt();
+                if let JobResult::Failed { fault, .. } = &result {
+                    self.counters.engine_error(metrics::word(fault.code));
+                    if matches!(fault.code, Code::DockerUnavailable | Code::Timeout) {
+                        self.engine.doubt();
+                    }
                 }
                 self.step(&server, Input::Done(result));
             }
@@ -206,8 +210,10 @@ impl Core {
             let resent = self.voice.begin(generation, &info, self.known_servers());
             self.ledger.connected(resent);
             self.link.start(connection, now);
+            self.counters.lock().connections += 1;
             self.heartbeat.now();
         }
+        self.counters.lock().setbacks.clone_from(self.link.setbacks());
         self.publish();
     }
 
@@ -228,6 +234,7 @@ impl Core {
             }
             Err(Rejected { envelope, fault }) => {
                 log::info!("{}: refused: {fault}", label(&envelope));
+                self.counters.command("none", Some(fault.code), Duration::ZERO);
                 self.voice.answer(&envelope, None, &Err(fault), SystemTime::now());
             }
         }
@@ -239,10 +246,13 @@ impl Core {
         let Command { envelope, action, key } = command;
         log::debug!("{}: {}", label(&envelope), action.name());
         if let Err(fault) = self.admit() {
+            self.counters.command(action.name(), Some(fault.code), Duration::ZERO);
             return self.voice.answer(&envelope, None, &Err(fault), SystemTime::now());
         }
         if action.is_read() {
+            let begun = Instant::now();
             let outcome = self.read(&action);
+            self.counters.command(action.name(), outcome.as_ref().err().map(|f| f.code), begun.elapsed());
             return self.voice.answer(&envelope, None, &outcome, SystemTime::now());
         }
         if let Some(key) = &key {
@@ -259,7 +269,7 @@ impl Core {
             Action::Server(server, action) => (server, action),
             Action::Container(name, action) => match self.find_container(&name) {
                 Some(server) => (server, action),
-                None => return self.refuse(&envelope, key, container_not_found()),
+                None => return self.refuse(&envelope, key, action_name, container_not_found()),
             },
             // Reads, answered above.
             Action::ListServers | Action::SystemMetrics | Action::SystemPing | Action::SystemInfo => return,
@@ -280,7 +290,7 @@ impl Core {
             (_, None) => Some(server_not_found()),
         };
         if let Some(fault) = fault {
-            return self.refuse(&envelope, key, fault);
+            return self.refuse(&envelope, key, action_name, fault);
         }
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
@@ -310,8 +320,9 @@ impl Core {
 
     /// Refuses a command before anything was touched. `BUSY` passes, so it is not remembered: the same message may
     /// be tried again.
-    fn refuse(&mut self, envelope: &Envelope, key: Option<CommandKey>, fault: Fault) {
+    fn refuse(&mut self, envelope: &Envelope, key: Option<CommandKey>, action: &'static str, fault: Fault) {
         log::info!("{}: refused: {fault}", label(envelope));
+        self.counters.command(action, Some(fault.code), Duration::ZERO);
         let (at, outcome) = (SystemTime::now(), Err(fault));
         match &key {
             Some(key) if matches!(&outcome, Err(fault) if fault.code == Code::Busy) => {
@@ -539,6 +550,7 @@ impl Core {
         let Some(waiting) = self.waiting.remove(&ticket) else { return };
         let (now, at) = (Instant::now(), SystemTime::now());
         let took = now.saturating_duration_since(waiting.since);
+        self.counters.command(waiting.action, result.as_ref().err().map(|fault| fault.code), took);
         match &result {
             Ok(done) => log::info!(
                 "{}: {id}: {}: {} in {:.3} s",
@@ -612,6 +624,7 @@ impl Core {
         match event {
             EngineEvent::Lost { cause } => {
                 log::warn!("engine: lost: {cause}");
+                self.counters.engine_error("lost");
                 self.engine.lost();
                 for id in self.servers.keys().cloned().collect::<Vec<_>>() {
                     self.step(&id, Input::EngineLost);
@@ -674,12 +687,18 @@ impl Core {
     }
 
     fn publish(&self) {
+        let count = self.count();
+        let mut tally = self.counters.lock();
+        tally.link_up = self.link.is_up();
+        (tally.servers, tally.servers_running) = (count.total, count.running);
+        (tally.commands_waiting, tally.jobs_running) = (self.waiting.len(), self.jobs_in_flight);
+        drop(tally);
         self.board.publish(
             self.link.is_up(),
             self.link.trouble(),
             self.engine.known_version(),
             &self.sample,
-            self.count(),
+            count,
         );
     }
 

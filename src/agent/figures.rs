@@ -91,12 +91,7 @@ pub fn resources(usage: Option<&Usage>, disk: DiskUse) -> Resources {
 }
 
 /// [`resources`] of a server that may not run: its memory limit is told all the same.
-pub fn resources_of(
-    stats: &Stats,
-    disks: &Disks,
-    server: &ServerId,
-    memory_limit: Option<u64>,
-) -> Resources {
+pub fn resources_of(stats: &Stats, disks: &Disks, server: &ServerId, memory_limit: Option<u64>) -> Resources {
     let mut resources = resources(stats.usage(server).as_ref(), disks.disk_use(server));
     if resources.memory.limit == 0 {
         resources.memory.limit = memory_limit.unwrap_or(0);

@@ -133,7 +133,7 @@ impl Board {
 }
 
 /// `Authorization: Bearer` or `X-API-Key`, compared in constant time.
-fn is_authorized(request: &Request, secret: &dyn Fn() -> Option<Secret>) -> bool {
+pub(super) fn is_authorized(request: &Request, secret: &dyn Fn() -> Option<Secret>) -> bool {
     let bearer = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
     let given = bearer.or_else(|| request.header("x-api-key"));
     match (given, secret()) {

@@ -55,6 +55,8 @@ pub mod system;
 
 pub mod health;
 
+pub mod metrics;
+
 pub mod signals;
 
 pub mod crew;
@@ -132,11 +134,36 @@ pub fn run(config: Config) -> Result<(), Failed> {
     let (panel_tx, panel_rx) = bounded(1);
     let mut crew = crew::Crew::new(urgent_tx.clone());
 
+    let tongues = tongues::Tongues::default();
+    let (stats, stats_sampler) = Stats::new(config.stats_interval, Path::new("/"), client.clone());
+    let servers_dir = config.data_dir.join("servers");
+    let (disks, walker) = Disks::new(servers_dir.clone());
+    let node_figures = figures::NodeFigures::default();
+    let sources: Vec<Box<dyn Source>> = vec![Box::new(figures::Figures::new(
+        stats.clone(),
+        disks.clone(),
+        node_figures.clone(),
+        tongues.clone(),
+    ))];
+    let outbox = Arc::new(Outbox::new(streams::Streams::new(sources), outbox::Bounds::default()));
+
     let board = Arc::new(health::Board::new(config.node_id.as_str()));
+    let counters = metrics::Counters::default();
     let gate = {
         let (board, secret) = (board.clone(), config.secret.clone());
         let gate = gate::Config { directory: Some(config.data_dir.clone()), ..gate::Config::default() };
-        let answer = move |request: gate::Request| board.answer(&request, &|| secret.read().ok());
+        let metrics = metrics::Metrics {
+            node: config.node_id.to_string(),
+            started: Instant::now(),
+            counters: counters.clone(),
+            outbox: outbox.clone(),
+            stats: stats.clone(),
+            disks: disks.clone(),
+        };
+        let answer = move |request: gate::Request| match request.path() {
+            "/metrics" => metrics.answer(&request, &|| secret.read().ok()),
+            _ => board.answer(&request, &|| secret.read().ok()),
+        };
         Gate::start(listener, gate, answer).map_err(|e| Failed::new("health listener", e))?
     };
     log::info!(
@@ -146,19 +173,6 @@ pub fn run(config: Config) -> Result<(), Failed> {
         gate.address()
     );
 
-    let tongues = tongues::Tongues::default();
-    let (stats, stats_sampler) = Stats::new(config.stats_interval);
-    let servers_dir = config.data_dir.join("servers");
-    let (disks, walker) = Disks::new(servers_dir.clone());
-    let node_figures = figures::NodeFigures::default();
-    let sources: Vec<Box<dyn Source>> =
-        vec![Box::new(figures::Figures::new(
-        stats.clone(),
-        disks.clone(),
-        node_figures.clone(),
-        tongues.clone(),
-    ))];
-    let outbox = Arc::new(Outbox::new(streams::Streams::new(sources), outbox::Bounds::default()));
     let dialer = dialer(&config)?;
     let lifecycle = Arc::new(Lifecycle {
         client: client.clone(),
@@ -212,6 +226,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
         engine,
         heartbeat,
         board,
+        counters,
         stats,
         disks,
         node_figures,

@@ -1,6 +1,7 @@
 //! The link to the Panel over its lifetimes: waiting, dialling, up, ending. Owned by the agent loop, which is told
 //! of each step by an [`Event`] and never waits for one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
@@ -10,6 +11,7 @@ use crossbeam_channel::Sender;
 use super::config::SecretSource;
 use super::event::Event;
 use super::voice::AgentOutbox;
+use crate::link::dial::Phase;
 use crate::link::{Backoff, Cause, Connection, DialError, Dialer, Duplex, Ended, Inbound, Names, Setback};
 use crate::protocol::{Decoder, Skip};
 
@@ -31,6 +33,8 @@ pub struct PanelLink {
     backoff: Backoff,
     generation: u64,
     state: State,
+    /// How often a connection or a dial ended, by its cause in a word.
+    setbacks: BTreeMap<&'static str, u64>,
     /// Why the last connection or dial ended, for /health and the log.
     trouble: Option<String>,
 }
@@ -74,6 +78,7 @@ impl PanelLink {
             backoff: Backoff::new(seed()),
             generation: 0,
             state: State::Waiting { until: first_dial },
+            setbacks: BTreeMap::new(),
             trouble: None,
         }
     }
@@ -111,6 +116,11 @@ impl PanelLink {
         self.trouble.as_deref()
     }
 
+    /// How often a connection or a dial ended, by cause. The words are few and fixed.
+    pub fn setbacks(&self) -> &BTreeMap<&'static str, u64> {
+        &self.setbacks
+    }
+
     /// Starts a dial when its time has come. The secret is read now, so that a changed one is used.
     pub fn dial(&mut self, now: Instant) {
         let State::Waiting { until } = self.state else { return };
@@ -121,6 +131,7 @@ impl PanelLink {
             Ok(secret) => secret,
             Err(bad) => {
                 return self.failed(
+                    "secret",
                     format!("the secret cannot be read: {bad}"),
                     Setback::Failed { retry_after: None },
                     now,
@@ -135,6 +146,7 @@ impl PanelLink {
         match spawned {
             Ok(thread) => self.state = State::Dialing(thread),
             Err(e) => self.failed(
+                "thread",
                 format!("no thread to dial with: {e}"),
                 Setback::Failed { retry_after: None },
                 now,
@@ -165,7 +177,7 @@ impl PanelLink {
             }
             Err(error) => {
                 let setback = error.setback();
-                self.failed(error.to_string(), setback, now);
+                self.failed(word_of_dial(&error), error.to_string(), setback, now);
                 None
             }
         }
@@ -200,6 +212,7 @@ impl PanelLink {
             Err(e) => {
                 self.outbox.end(generation);
                 self.failed(
+                    "thread",
                     format!("no thread for the link: {e}"),
                     Setback::Failed { retry_after: None },
                     now,
@@ -228,7 +241,7 @@ impl PanelLink {
                     Cause::Closed { code: REPLACED | REVOKED, .. } => Setback::Unwelcome,
                     _ => Setback::Lost { held: now.saturating_duration_since(since) },
                 };
-                self.failed(ended.cause.to_string(), setback, now);
+                self.failed(word_of_end(&ended.cause), ended.cause.to_string(), setback, now);
                 true
             }
             other => {
@@ -238,7 +251,8 @@ impl PanelLink {
         }
     }
 
-    fn failed(&mut self, trouble: String, setback: Setback, now: Instant) {
+    fn failed(&mut self, cause: &'static str, trouble: String, setback: Setback, now: Instant) {
+        *self.setbacks.entry(cause).or_default() += 1;
         let wait = self.backoff.wait_after(setback, now);
         log::warn!("link: {trouble}; next dial in {:.1} s", wait.as_secs_f64());
         self.trouble = Some(trouble);
@@ -307,6 +321,33 @@ impl Ear {
                 self.skipped
             );
         }
+    }
+}
+
+fn word_of_end(cause: &Cause) -> &'static str {
+    match cause {
+        Cause::Closed { code: REPLACED, .. } => "replaced",
+        Cause::Closed { code: REVOKED, .. } => "revoked",
+        Cause::Closed { .. } => "closed",
+        Cause::ClosedByUs => "closed_by_us",
+        Cause::Silent => "silent",
+        Cause::TooBig => "too_big",
+        Cause::Protocol(_) => "protocol",
+        Cause::Reset(_) => "reset",
+        Cause::WriteStalled => "stalled",
+        Cause::Killed => "killed",
+        Cause::Panicked => "panicked",
+    }
+}
+
+fn word_of_dial(error: &DialError) -> &'static str {
+    match error.phase() {
+        _ if error.refusal().is_some() => "refused",
+        Phase::Dns => "dns",
+        Phase::Connect => "connect",
+        Phase::Proxy => "proxy",
+        Phase::Tls => "tls",
+        Phase::Upgrade => "upgrade",
     }
 }
 

@@ -13,6 +13,7 @@
 //! | [`events`] | what happens to containers, as it happens |
 //! | [`logs`], [`lines`], [`frames`] | a container's output: the stream, its lines, the frames they come in |
 //! | [`attach`] | a container's input |
+//! | [`stats`] | what a container uses, by the Engine's own count |
 //! | `http`, `call` | the pool and the version; one request, its bounds, and whether it may be repeated |
 //! | `transport`, `stream`, `dial`, `tls` | HTTP over our sockets; bytes with a deadline; opening them |
 //! | `closer`, `json_lines`, `time` | ending what blocks; objects of a stream; RFC 3339 |
@@ -40,6 +41,7 @@ pub mod inspect;
 pub mod lines;
 pub mod logs;
 pub mod reference;
+pub mod stats;
 
 pub use attach::Stdin;
 pub use auth::{AuthError, RegistryAuth, Secret};
@@ -59,4 +61,5 @@ pub use inspect::{Container, Image, Info, State, Status, Summary, Version};
 pub use lines::Line;
 pub use logs::{LogQuery, LogStream};
 pub use reference::{ImageVersion, Reference, ReferenceError};
+pub use stats::ContainerStats;
 pub use time::{parse_rfc3339, unix_seconds};

@@ -66,6 +66,8 @@ struct State<T> {
     dropped: Drops,
     /// Ended with a connection; told by the next [`Begin`].
     lost: Drops,
+    /// What of both was handed out already.
+    told: Drops,
     rtt: Option<Duration>,
 }
 
@@ -108,6 +110,7 @@ impl<T: Clone> Outbox<T> {
             number: 0,
             dropped: Drops::default(),
             lost: Drops::default(),
+            told: Drops::default(),
             rtt: None,
         };
         Outbox { state: Mutex::new(state), source: Mutex::new(Box::new(source)), bounds }
@@ -183,7 +186,9 @@ impl<T: Clone> Outbox<T> {
             closing: Closing::No,
         });
         state.wake();
-        Begin { resent, dropped: mem::take(&mut state.lost) }
+        let dropped = mem::take(&mut state.lost);
+        state.told += dropped;
+        Begin { resent, dropped }
     }
 
     /// Ends a connection if it is still the current one: nothing is written any more.
@@ -209,7 +214,19 @@ impl<T: Clone> Outbox<T> {
 
     /// What the control lane had to let go since the last call.
     pub fn take_dropped(&self) -> Drops {
-        mem::take(&mut self.lock().dropped)
+        let mut state = self.lock();
+        let dropped = mem::take(&mut state.dropped);
+        state.told += dropped;
+        dropped
+    }
+
+    /// Everything that was dropped or ended with a connection since the start, told or not.
+    pub fn dropped_in_all(&self) -> Drops {
+        let state = self.lock();
+        let mut all = state.told;
+        all += state.dropped;
+        all += state.lost;
+        all
     }
 
     /// The round trip of the last ping that was answered.

@@ -203,8 +203,15 @@ impl Run {
                     self.last_status = change.current;
                     self.reason = change.reason;
                     if change.reason == Some(Reason::DiskLimit) {
-                        assert!(matches!(change.current, Status::Stopping | Status::Stopped | Status::Suspended));
-                        assert_eq!(self.machine.desired(), Desired::Stopped, "it does not come back by itself");
+                        assert!(matches!(
+                            change.current,
+                            Status::Stopping | Status::Stopped | Status::Suspended
+                        ));
+                        assert_eq!(
+                            self.machine.desired(),
+                            Desired::Stopped,
+                            "it does not come back by itself"
+                        );
                     }
                 }
                 Effect::Forget => self.gone = true,

@@ -75,6 +75,11 @@ impl Mounts {
         mounts
     }
 
+    /// Whether nothing can be read here at all.
+    pub fn is_empty(&self) -> bool {
+        self.v1.is_empty() && self.v2.is_none()
+    }
+
     fn inside(&self, path: &str) -> PathBuf {
         self.root.join(path.trim_start_matches('/'))
     }

@@ -159,12 +159,14 @@ impl Walker {
     pub fn run(self, stop_rx: &Receiver<()>, over: impl Fn(ServerId, u64)) {
         // Refused only where a sandbox forbids it: then it walks at the usual priority.
         let _ = rustix::process::setpriority_process(None, 19);
-        let mut last_told = true;
+        let mut warn = true;
         while let Ok(due) = self.wait(stop_rx) {
             for (server, watch) in due {
                 let Ok((found, took)) = self.walk(&server, stop_rx) else { return };
-                if found.is_some_and(|found| found.incomplete) && std::mem::take(&mut last_told) {
-                    log::warn!("{server}: its directory is too deep; what lies deeper than 64 is not counted");
+                if found.is_some_and(|found| found.incomplete) && std::mem::take(&mut warn) {
+                    log::warn!(
+                        "{server}: its directory is too deep; what lies deeper than 64 is not counted"
+                    );
                 }
                 let now = Instant::now();
                 let regular = self.round_up(now + AGAIN.max(took * AGAIN_TIMES));

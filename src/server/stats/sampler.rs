@@ -2,16 +2,22 @@
 //! without a timer while no server runs.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
 use super::cgroup::{Counters, Group, Mounts};
+use super::engine::EngineStats;
 use super::net::{self, Traffic};
-use crate::docker::ContainerId;
+use crate::docker::{Client, ContainerId};
 use crate::protocol::ServerId;
+
+/// After so many sweeps in a row in which a run's files could not be read, the Engine is asked. Once may be a container
+/// that has just ended.
+const MISSES: u8 = 2;
 
 /// A running server: one of its processes, and the container that it must belong to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +45,8 @@ struct Shared {
     targets: Mutex<BTreeMap<ServerId, Arc<Target>>>,
     usages: Mutex<BTreeMap<ServerId, Latest>>,
     wake_tx: Sender<()>,
+    /// How often the Engine was asked instead of the kernel.
+    engine_calls: AtomicU64,
 }
 
 /// The newest figures of a server, and whether they were told.
@@ -54,6 +62,8 @@ pub struct Sampler {
     wake_rx: Receiver<()>,
     interval: Duration,
     mounts: Mounts,
+    proc: PathBuf,
+    engine: EngineStats,
     known: HashMap<ServerId, Known>,
     buffer: Vec<u8>,
 }
@@ -61,20 +71,31 @@ pub struct Sampler {
 /// What is kept of a server between two measurements.
 struct Known {
     target: Arc<Target>,
-    group: Group,
+    /// `None` until it was found.
+    group: Option<Group>,
+    /// Sweeps in a row without figures.
+    misses: u8,
     before: Option<(Instant, u64)>,
 }
 
 impl Stats {
-    /// Both sides. `interval` is the time between two measurements of a server.
-    pub fn new(interval: Duration) -> (Stats, Sampler) {
+    /// Both sides. `interval` is the time between two measurements of a server; `root` is where `/proc` and the control
+    /// groups are looked for, `/` but in tests. `engine` is asked only where they cannot be read.
+    pub fn new(interval: Duration, root: &Path, engine: Client) -> (Stats, Sampler) {
         let (wake_tx, wake_rx) = bounded(1);
-        let stats = Stats(Arc::new(Shared { targets: Mutex::default(), usages: Mutex::default(), wake_tx }));
+        let stats = Stats(Arc::new(Shared {
+            targets: Mutex::default(),
+            usages: Mutex::default(),
+            wake_tx,
+            engine_calls: AtomicU64::new(0),
+        }));
         let sampler = Sampler {
             stats: stats.clone(),
             wake_rx,
             interval,
-            mounts: Mounts::find(Path::new("/")),
+            mounts: Mounts::find(root),
+            proc: root.join("proc"),
+            engine: EngineStats::new(engine),
             known: HashMap::new(),
             buffer: Vec::with_capacity(4096),
         };
@@ -104,6 +125,16 @@ impl Stats {
     /// The newest figures; none until it was measured once, and none when it does not run.
     pub fn usage(&self, server: &ServerId) -> Option<Usage> {
         lock(&self.0.usages).get(server).map(|latest| latest.usage)
+    }
+
+    /// The newest figures of every server that was measured, by id.
+    pub fn all(&self) -> Vec<(ServerId, Usage)> {
+        lock(&self.0.usages).iter().map(|(server, latest)| (server.clone(), latest.usage)).collect()
+    }
+
+    /// How often the Engine was asked since the kernel's files could not be read.
+    pub fn engine_calls(&self) -> u64 {
+        self.0.engine_calls.load(Ordering::Relaxed)
     }
 
     /// Figures that were not told yet, of the next such server; they count as told from then on. Older ones that were
@@ -144,40 +175,77 @@ impl Sampler {
                 Err(RecvTimeoutError::Timeout) => {}
                 _ => return,
             }
-            self.sweep();
+            let unread = self.sweep();
             measured();
+            if !unread.is_empty() {
+                self.ask_engine(unread, stop_rx);
+                measured();
+            }
             // A sweep that took longer than the interval is followed by a whole one all the same.
             next = (next + self.interval).max(Instant::now());
         }
     }
 
-    fn sweep(&mut self) {
+    /// Measures what it can read, and gives whose files it could not.
+    fn sweep(&mut self) -> Vec<(ServerId, Arc<Target>)> {
         // Cloned, so that the loop never waits for a sweep.
         let targets = lock(&self.stats.0.targets).clone();
         self.known.retain(|server, _| targets.contains_key(server));
+        let mut unread = Vec::new();
         for (server, target) in targets {
-            if let Some(usage) = self.measure(&server, &target)
-                // It may have stopped meanwhile.
-                && lock(&self.stats.0.targets).get(&server) == Some(&target)
-            {
-                lock(&self.stats.0.usages).insert(server, Latest { usage, told: false });
+            match self.measure(&server, &target) {
+                Ok(usage) => self.keep(server, &target, usage),
+                Err(Unread { for_good: true }) => unread.push((server, target)),
+                Err(Unread { for_good: false }) => {}
             }
+        }
+        unread
+    }
+
+    fn keep(&self, server: ServerId, target: &Arc<Target>, usage: Usage) {
+        // It may have stopped meanwhile.
+        if lock(&self.stats.0.targets).get(&server) == Some(target) {
+            lock(&self.stats.0.usages).insert(server, Latest { usage, told: false });
         }
     }
 
-    fn measure(&mut self, server: &ServerId, target: &Arc<Target>) -> Option<Usage> {
-        if self.known.get(server).is_none_or(|known| known.target != *target) {
-            let group = self.mounts.group(target.pid, &target.container)?;
-            self.known.insert(server.clone(), Known { target: target.clone(), group, before: None });
+    fn ask_engine(&mut self, unread: Vec<(ServerId, Arc<Target>)>, stop_rx: &Receiver<()>) {
+        let (usages, asked) = self.engine.round(unread, stop_rx);
+        self.stats.0.engine_calls.fetch_add(asked as u64, Ordering::Relaxed);
+        for (server, target, usage) in usages {
+            self.keep(server, &target, usage);
         }
-        let known = self.known.get_mut(server)?;
-        let counters = known.group.read(&mut self.buffer).ok()?;
-        let traffic = net::read(Path::new("/proc"), known.target.pid, &mut self.buffer).unwrap_or_default();
+    }
+
+    fn measure(&mut self, server: &ServerId, target: &Arc<Target>) -> Result<Usage, Unread> {
+        if self.known.get(server).is_none_or(|known| known.target != *target) {
+            let misses = if self.mounts.is_empty() { MISSES } else { 0 };
+            self.known
+                .insert(server.clone(), Known { target: target.clone(), group: None, misses, before: None });
+        }
+        let Some(known) = self.known.get_mut(server) else { return Err(Unread { for_good: false }) };
+        if known.misses >= MISSES {
+            return Err(Unread { for_good: true });
+        }
+        if known.group.is_none() {
+            known.group = self.mounts.group(target.pid, &target.container);
+        }
+        let Some(counters) = known.group.as_ref().and_then(|group| group.read(&mut self.buffer).ok()) else {
+            known.misses += 1;
+            return Err(Unread { for_good: known.misses >= MISSES });
+        };
+        known.misses = 0;
+        let traffic = net::read(&self.proc, known.target.pid, &mut self.buffer).unwrap_or_default();
         let now = Instant::now();
         let cpu = known.before.replace((now, counters.cpu_ns)).map_or(0.0, |(then, cpu_ns)| {
             let wall = now.saturating_duration_since(then).as_nanos().max(1) as f64;
             counters.cpu_ns.saturating_sub(cpu_ns) as f64 / wall * 100.0
         });
-        Some(Usage { cpu, counters, traffic })
+        Ok(Usage { cpu, counters, traffic })
     }
+}
+
+/// A run's files could not be read; for good once that has been so often enough.
+struct Unread {
+    for_good: bool,
 }
