@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Text;
 use super::connection::Connection;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Tag};
 use reader::Reader;
 use writer::Writer;
 
@@ -135,7 +135,7 @@ impl Duplex {
     /// Starts both threads. [`Outbox::begin`] has been called with this generation before. `on_end` is called
     /// exactly once by each thread, as the last thing it does. `handler` may block, but then nothing is read, and
     /// it must end when the one who asked for the connection does.
-    pub fn start<T: Clone + Send + 'static>(
+    pub fn start<T: Tag + Send + 'static>(
         connection: Connection,
         generation: u64,
         outbox: Arc<Outbox<T>>,

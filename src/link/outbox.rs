@@ -19,7 +19,7 @@ use tungstenite::Bytes;
 use tungstenite::protocol::CloseFrame;
 
 use super::Text;
-pub use entry::{Begin, Bounds, Drops, ENTRY_COST, Entry, MAX_MESSAGE, NoSource, Refused, Source};
+pub use entry::{Begin, Bounds, Drops, ENTRY_COST, Entry, MAX_MESSAGE, NoSource, Refused, Source, Tag};
 use lanes::{Control, Slot};
 
 mod entry;
@@ -100,7 +100,7 @@ enum Closing {
     Written,
 }
 
-impl<T: Clone> Outbox<T> {
+impl<T: Tag> Outbox<T> {
     /// An outbox without a connection.
     pub fn new(source: impl Source + 'static, bounds: Bounds) -> Outbox<T> {
         let state = State {
@@ -308,7 +308,7 @@ impl<T: Clone> Outbox<T> {
     }
 }
 
-impl<T: Clone> State<T> {
+impl<T: Tag> State<T> {
     fn live(&mut self, generation: u64) -> Option<&mut Live> {
         self.connection.as_mut().filter(|live| live.generation == generation)
     }

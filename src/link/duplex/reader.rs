@@ -11,17 +11,17 @@ use tungstenite::protocol::{CloseFrame, WebSocket};
 use super::{Cause, Inbound, LARGE, LINGER, Shared};
 use crate::link::Text;
 use crate::link::halves::ReadHalf;
-use crate::link::outbox::{Outbox, close_frame};
+use crate::link::outbox::{Outbox, Tag, close_frame};
 
 /// What the read thread owns.
-pub(super) struct Reader<T: Clone, H> {
+pub(super) struct Reader<T: Tag, H> {
     pub half: WebSocket<ReadHalf>,
     pub outbox: Arc<Outbox<T>>,
     pub shared: Arc<Shared>,
     pub handler: H,
 }
 
-impl<T: Clone, H: FnMut(Inbound)> Reader<T, H> {
+impl<T: Tag, H: FnMut(Inbound)> Reader<T, H> {
     pub fn run(mut self) {
         let (cause, answer) = self.read();
         let first = self.shared.ended(cause);

@@ -12,10 +12,10 @@ use tungstenite::protocol::{Role, WebSocket};
 use super::{Cause, LARGE, LINGER, Shared};
 use crate::link::connection::write_half;
 use crate::link::halves::WriteHalf;
-use crate::link::outbox::{Next, Outbox};
+use crate::link::outbox::{Next, Outbox, Tag};
 
 /// What the write thread owns.
-pub(super) struct Writer<T: Clone> {
+pub(super) struct Writer<T: Tag> {
     pub half: WebSocket<WriteHalf>,
     pub role: Role,
     pub outbox: Arc<Outbox<T>>,
@@ -36,7 +36,7 @@ enum Wrote {
     Nothing,
 }
 
-impl<T: Clone> Writer<T> {
+impl<T: Tag> Writer<T> {
     pub fn run(mut self) {
         let wake_rx = self.outbox.wakes(self.shared.generation);
         let mut large = false;

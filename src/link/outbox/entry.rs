@@ -1,6 +1,7 @@
 //! What goes into the outbox and what it says back.
 
 use std::fmt;
+use std::hash::Hash;
 
 use crate::link::Text;
 
@@ -30,9 +31,15 @@ pub struct Entry<T> {
     pub kept: Option<Text>,
     /// May be dropped when the lane is full.
     pub droppable: bool,
-    /// Given back by [`super::Outbox::begin`] when the entry is written again.
+    /// Given back by [`super::Outbox::begin`] when the entry is written again. Entries with the same tag are the same
+    /// message: however often it was written on one connection, it is written again once.
     pub tag: Option<T>,
 }
+
+/// What can name an entry.
+pub trait Tag: Clone + Eq + Hash {}
+
+impl<T: Clone + Eq + Hash> Tag for T {}
 
 /// The data lane: asked for one message at a time, when nothing of the control lane waits.
 pub trait Source: Send {

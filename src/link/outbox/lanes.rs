@@ -2,9 +2,9 @@
 //!
 //! Pure memory work under the outbox's lock.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
-use super::{Bounds, Drops, ENTRY_COST, Entry};
+use super::{Bounds, Drops, ENTRY_COST, Entry, Tag};
 use crate::link::Text;
 
 /// The control lane: entries that wait to be written, and entries that were written and wait to be delivered.
@@ -33,7 +33,7 @@ pub struct Bulk {
     bytes: usize,
 }
 
-impl<T: Clone> Control<T> {
+impl<T: Tag> Control<T> {
     pub fn new() -> Control<T> {
         Control { written: VecDeque::new(), waiting: VecDeque::new(), bytes: 0 }
     }
@@ -127,11 +127,16 @@ impl<T: Clone> Control<T> {
         lost
     }
 
-    /// A connection begins: every entry is to be written. Gives their tags.
+    /// A connection begins: every entry is to be written, of those with the same tag the oldest. Gives their tags.
     pub fn restart(&mut self) -> Vec<T> {
-        for slot in &mut self.waiting {
+        let (mut tags, mut bytes) = (HashSet::new(), 0);
+        self.waiting.retain_mut(|slot| {
+            let first = slot.tag.clone().is_none_or(|tag| tags.insert(tag));
             slot.now = slot.kept.iter().cloned().collect();
-        }
+            bytes += if first { slot.cost() } else { 0 };
+            first
+        });
+        self.bytes = bytes;
         self.waiting.iter().filter_map(|slot| slot.tag.clone()).collect()
     }
 

@@ -75,6 +75,20 @@ fn undelivered_entries_are_written_again_in_order_and_once() {
 }
 
 #[test]
+fn a_message_that_was_written_twice_is_written_again_once() {
+    let outbox = outbox();
+    outbox.begin(1, vec![]);
+    for (text, tag) in [("a", 1), ("b", 2), ("a", 1)] {
+        outbox.push(Entry::kept(text).tagged(tag)).unwrap();
+    }
+    assert_eq!(written(&outbox, 1), ["a", "b", "a", "ping 4"]);
+    outbox.push(Entry::kept("a").tagged(1)).unwrap();
+    assert_eq!(outbox.begin(2, vec![]), Begin { resent: vec![1, 2], dropped: Drops::default() });
+    assert_eq!(outbox.waiting(), (2, 2 + 2 * ENTRY_COST));
+    assert_eq!(written(&outbox, 2), ["a", "b", "ping 7"]);
+}
+
+#[test]
 fn an_entry_that_was_written_in_part_is_written_whole_on_the_next_connection() {
     let outbox = outbox();
     outbox.begin(1, vec![]);
