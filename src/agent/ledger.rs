@@ -37,7 +37,7 @@ pub struct Ledger<H> {
     /// Answered ones, the oldest first.
     order: VecDeque<(CommandKey, Instant)>,
     bytes: usize,
-    /// Answers sent again when the current connection began, not yet asked for on it.
+    /// Answers to receipts of earlier connections that went out on the current one, not yet asked for on it.
     resent: HashSet<CommandKey>,
 }
 
@@ -81,7 +81,7 @@ impl<H> Ledger<H> {
     }
 
     /// The command's outcome is known. Gives whom to answer: of those on connections that are gone, one answer
-    /// serves for all, and for the first that asked again on the connection `current`.
+    /// serves for all, and for the first that asked again on the connection `current` or will.
     pub fn answered(
         &mut self,
         key: &CommandKey,
@@ -101,14 +101,18 @@ impl<H> Ledger<H> {
         let is_current = |a: &Asker<H>| matches!(a, Asker::Link { generation } if *generation == current);
         let asked_again = askers.iter().any(is_current);
         let mut old_served = asked_again;
-        askers
+        let to_answer: Vec<_> = askers
             .into_iter()
             .filter(|asker| match asker {
                 Asker::Http(_) => true,
                 asker if is_current(asker) => true,
                 Asker::Link { .. } => !std::mem::replace(&mut old_served, true),
             })
-            .collect()
+            .collect();
+        if old_served && !asked_again {
+            self.resent.insert(key.clone());
+        }
+        to_answer
     }
 
     /// The command was refused before anything was touched for a reason that may pass (such as `BUSY`): it is not
@@ -184,6 +188,16 @@ mod tests {
         assert!(matches!(ledger.receive(&key("a"), link(2), now), Receipt::AlreadySent));
         assert!(matches!(ledger.receive(&key("a"), link(2), now), Receipt::Answered(..)));
         assert!(matches!(ledger.receive(&key("a"), Asker::Http(()), now), Receipt::Answered(..)));
+    }
+
+    #[test]
+    fn a_late_answer_to_an_earlier_connection_counts_for_the_first_repeat_too() {
+        let (mut ledger, now) = (Ledger::default(), Instant::now());
+        ledger.receive(&key("a"), link(1), now);
+        ledger.connected([]);
+        assert_eq!(ledger.answered(&key("a"), &outcome(), SystemTime::now(), now, 2).len(), 1);
+        assert!(matches!(ledger.receive(&key("a"), link(2), now), Receipt::AlreadySent));
+        assert!(matches!(ledger.receive(&key("a"), link(2), now), Receipt::Answered(..)));
     }
 
     #[test]
