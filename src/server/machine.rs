@@ -318,12 +318,16 @@ impl Machine {
                 self.ready_overdue(now);
             }
         }
+        self.tell_change(before, 0);
+        // What comes next is told after it: a queued start must not swallow the word that answers a create.
+        let (before, done) = (self.status(), self.effects.len());
         self.next(now);
-        self.tell_change(before);
+        self.tell_change(before, done);
         std::mem::take(&mut self.effects)
     }
 
-    fn tell_change(&mut self, before: Status) {
+    /// Tells of a change since `before`, to which the effects from `first` on belong.
+    fn tell_change(&mut self, before: Status, first: usize) {
         let current = self.status();
         let (reason, ticket) = (self.reason.take(), self.cause.take());
         // A create that failed leaves nothing to tell of: nobody knew the server yet.
@@ -342,8 +346,8 @@ impl Machine {
             ticket,
         };
         // Before the answers: a command's events precede its response.
-        let at =
-            self.effects.iter().position(|e| matches!(e, Effect::Answer(..))).unwrap_or(self.effects.len());
+        let answer = self.effects[first..].iter().position(|e| matches!(e, Effect::Answer(..)));
+        let at = answer.map_or(self.effects.len(), |at| first + at);
         self.effects.insert(at, Effect::Status(change));
     }
 
