@@ -21,6 +21,7 @@ use super::system::{Host, Sample};
 use super::voice::Voice;
 use super::workers::{Claim, MAX_SERVERS, Workers};
 use crate::docker::Closer;
+use crate::protocol::command::LegacyRequest;
 use crate::protocol::event::{KnownServer, Progress, StatusChange};
 use crate::protocol::outcome::{InOut, Resources, ServerCount, ServerMetrics, ServerReply, ServerReport};
 use crate::protocol::{
@@ -426,12 +427,16 @@ impl Core {
 
     fn apply(&mut self, id: &ServerId, effects: Vec<Effect>) {
         let (mut gone, mut lost) = (false, None);
+        let replied: Vec<Status> = effects.iter().filter_map(|effect| self.legacy_reply(effect)).collect();
         for effect in effects {
             match effect {
                 Effect::Run(job) => lost = self.submit(id, job).or(lost),
                 Effect::Cancel => lost = self.cancel(id).or(lost),
                 Effect::Answer(ticket, result) => self.complete(id, ticket, result),
-                Effect::Status(change) => self.tell_change(id, change),
+                Effect::Status(change) => {
+                    let in_reply = replied.contains(&change.current);
+                    self.tell_change(id, change, in_reply);
+                }
                 Effect::Doubt => self.engine.doubt(),
                 Effect::Forget => gone = true,
             }
@@ -572,10 +577,20 @@ impl Core {
         }
     }
 
-    fn tell_change(&mut self, id: &ServerId, change: crate::server::Change) {
+    /// The status that an answer tells as a legacy status message.
+    fn legacy_reply(&self, effect: &Effect) -> Option<Status> {
+        let Effect::Answer(ticket, Ok(done)) = effect else { return None };
+        match self.waiting.get(ticket)?.envelope {
+            Envelope::Legacy { request: LegacyRequest::Status, .. } => Some(done.status),
+            _ => None,
+        }
+    }
+
+    /// `in_reply`: a legacy reply that follows tells the same.
+    fn tell_change(&mut self, id: &ServerId, change: crate::server::Change, in_reply: bool) {
         log::info!("{id}: {:?} -> {:?}{}", change.previous, change.current, because(&change));
         let command_id = change.ticket.and_then(|ticket| self.command_id(ticket));
-        self.voice.emit(&Told::ServerStatusChanged(StatusChange {
+        let event = Told::ServerStatusChanged(StatusChange {
             server_id: id.clone(),
             previous_status: change.previous,
             current_status: change.current,
@@ -584,7 +599,11 @@ impl Core {
             oom_killed: change.oom_killed,
             pid: change.pid,
             command_id,
-        }));
+        });
+        match in_reply {
+            false => self.voice.emit(&event),
+            true => self.voice.emit_beside_legacy_reply(&event),
+        }
     }
 
     fn command_id(&self, ticket: Ticket) -> Option<String> {

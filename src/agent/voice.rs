@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::config::Unasked;
 use super::tongues::Tongues;
-use crate::link::{Drops, Entry, Outbox, Refused};
+use crate::link::{Drops, Entry, Outbox, Refused, Text};
 use crate::protocol::event::KnownServer;
 use crate::protocol::outcome::{SystemInfo, SystemMetrics};
 use crate::protocol::{
@@ -136,7 +136,7 @@ impl Voice {
 
     fn tell_states_in_unified(&mut self, servers: &[KnownServer]) {
         for server in servers {
-            self.emit(&Event::ServerStatusChanged(protocol::event::StatusChange {
+            let state = Event::ServerStatusChanged(protocol::event::StatusChange {
                 server_id: server.server_id.clone(),
                 previous_status: server.status,
                 current_status: server.status,
@@ -145,7 +145,8 @@ impl Voice {
                 oom_killed: None,
                 pid: None,
                 command_id: None,
-            }));
+            });
+            self.say(&state, false);
         }
     }
 
@@ -177,17 +178,27 @@ impl Voice {
 
     /// Says a control event, with the next `seq`.
     pub fn emit(&mut self, event: &Event) {
+        self.say(event, true);
+    }
+
+    /// Tells a change that a legacy reply tells too: such a reply is the status message, and there is no second one.
+    pub fn emit_beside_legacy_reply(&mut self, event: &Event) {
+        self.say(event, false);
+    }
+
+    /// `in_legacy`: in that dialect too, where the Panel speaks it.
+    fn say(&mut self, event: &Event, in_legacy: bool) {
         self.seq += 1;
         let at = SystemTime::now();
-        let unified = crate::link::Text::from(unified::encode_event(event, self.seq, &self.boot_id, at));
-        let mut now = Vec::with_capacity(2);
-        if self.speaks_unified() {
-            now.push(unified.clone());
-        }
-        if self.speaks_legacy() {
-            now.extend(legacy::encode_event(event, at).map(Into::into));
-        }
-        self.push(Entry { now, kept: Some(unified), droppable: true, tag: None });
+        // PROTOCOL=legacy means that the other form is never said, not on a later connection either.
+        let unified = (self.unasked != Unasked::Legacy)
+            .then(|| Text::from(unified::encode_event(event, self.seq, &self.boot_id, at)));
+        let legacy = (in_legacy && self.speaks_legacy()).then(|| legacy::encode_event(event, at));
+        let legacy = legacy.flatten().map(Text::from);
+        let now = unified.iter().filter(|_| self.speaks_unified()).chain(&legacy).cloned().collect();
+        // The legacy dialect has no word for some events.
+        let Some(kept) = unified.or(legacy) else { return };
+        self.push(Entry { now, kept: Some(kept), droppable: true, tag: None });
     }
 
     /// The heartbeat, a ping with it, and word of what had to be dropped since the last.
