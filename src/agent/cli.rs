@@ -72,6 +72,7 @@ pub fn parse(
         let text = fs::read_to_string(&path)
             .map_err(|e| Usage(format!("--config {}: cannot be read: {e}", path.display())))?;
         settings.add_file(KEYS, &path, &text)?;
+        config::check_file(&settings, &path)?;
     }
     settings.add_defaults(KEYS);
     if show {

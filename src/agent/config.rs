@@ -1,6 +1,7 @@
 //! The Agent's configuration: every key, what it means and what is a wrong value. Read once at start by the main
 //! thread; only the secret's file is read again, at each dial.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::settings::{self, BadSetting, Key, Settings};
-use crate::docker::{ApiVersion, Endpoint};
+use crate::docker::{ApiVersion, Client, Endpoint, EndpointError};
 use crate::link::proxy::{Proxy, ProxySettings};
 use crate::link::{Secret, WsUrl};
 use crate::protocol::{NodeId, id::ID_RULE};
@@ -53,6 +54,9 @@ pub const KEYS: &[Key] = &[
     key("ALLOW_INSECURE", None, "1 to allow ws:// and HEALTH_ADDR beyond loopback"),
     key("LOG_LEVEL", Some("info"), "error, warn, info, debug or trace"),
 ];
+
+/// The Engine takes no user or group beyond it.
+const MAX_USER_ID: u32 = i32::MAX as u32;
 
 /// Which dialect unasked messages use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +120,7 @@ impl Config {
             stats_interval: Duration::from_secs(number(settings, "STATS_INTERVAL", 1..=3600)?),
             ready_timeout: Duration::from_secs(number(settings, "READY_TIMEOUT", 1..=3600)?),
             workers: number(settings, "WORKERS", 1..=64)? as usize,
-            ca_file: absolute(settings, "CA_FILE")?,
+            ca_file: ca_file(settings)?,
             log_level: log_level(settings)?,
         })
     }
@@ -133,14 +137,31 @@ impl SecretSource {
         let bad = |expected: String| BadSetting::new("AGENT_SECRET_FILE", &path.to_string_lossy(), expected);
         let file = std::fs::File::open(path).map_err(|e| bad(format!("cannot be opened: {e}")))?;
         let meta = file.metadata().map_err(|e| bad(format!("cannot be looked at: {e}")))?;
-        if meta.permissions().mode() & 0o007 != 0 && !path.starts_with("/run/secrets") {
-            return Err(bad("others may read it; expected mode 0600 or 0640".into()));
+        if is_open_to_others(path, &meta) {
+            return Err(bad(NOT_FOR_OTHERS.into()));
         }
         let mut text = String::new();
         std::io::Read::read_to_string(&mut std::io::Read::take(file, 4097), &mut text)
             .map_err(|e| bad(format!("cannot be read: {e}")))?;
         checked_secret(text.trim_end_matches(['\r', '\n'])).map_err(bad)
     }
+}
+
+const NOT_FOR_OTHERS: &str = "others may read or write it; expected mode 0600 or 0640";
+
+fn is_open_to_others(path: &Path, meta: &std::fs::Metadata) -> bool {
+    meta.permissions().mode() & 0o007 != 0 && !path.starts_with("/run/secrets")
+}
+
+/// Refuses the config file at `path` when the secret stands in it and others may read it.
+pub fn check_file(settings: &Settings, path: &Path) -> Result<(), BadSetting> {
+    let holds_secret = settings.source("AGENT_SECRET") == Some(settings::Source::File);
+    let open = || std::fs::metadata(path).is_ok_and(|meta| is_open_to_others(path, &meta));
+    if holds_secret && open() {
+        let place = format!("AGENT_SECRET in {}", path.display());
+        return Err(BadSetting::bare(&place, NOT_FOR_OTHERS));
+    }
+    Ok(())
 }
 
 fn checked_secret(text: &str) -> Result<Secret, String> {
@@ -170,12 +191,23 @@ fn panel_url(settings: &Settings, insecure: bool) -> Result<WsUrl, BadSetting> {
     let text = settings
         .get("PANEL_URL")
         .ok_or_else(|| BadSetting::bare("PANEL_URL", "not set; expected ws://host:port/path or wss://…"))?;
-    let url = WsUrl::parse(text).map_err(|e| BadSetting::new("PANEL_URL", text, e))?;
+    let shown = public_url(text);
+    let url = WsUrl::parse(text).map_err(|e| BadSetting::new("PANEL_URL", &shown, e))?;
     if !url.secure() && !url.host().is_loopback() && !insecure {
         let expected = "the secret would travel in clear; expected wss://, or ALLOW_INSECURE=1";
-        return Err(BadSetting::new("PANEL_URL", text, expected));
+        return Err(BadSetting::new("PANEL_URL", &shown, expected));
     }
     Ok(url)
+}
+
+/// A URL without what may be a password or a token of its owner's: the user part and the query.
+fn public_url(text: &str) -> Cow<'_, str> {
+    let (address, query) = text.split_once('?').map_or((text, ""), |(address, _)| (address, "?<redacted>"));
+    match (address.rsplit_once('@'), query) {
+        (None, "") => text.into(),
+        (None, query) => format!("{address}{query}").into(),
+        (Some((_, host)), query) => format!("<redacted>@{host}{query}").into(),
+    }
 }
 
 fn proxy(settings: &Settings, url: &WsUrl) -> Result<Option<Proxy>, BadSetting> {
@@ -202,7 +234,10 @@ fn node_id(settings: &Settings) -> Result<NodeId, BadSetting> {
 
 fn health_addr(settings: &Settings, insecure: bool) -> Result<SocketAddr, BadSetting> {
     let default = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 8081);
-    let (key, text, addr) = match (settings.get("HEALTH_ADDR"), settings.get("HEALTH_PORT")) {
+    // A flag wins over the environment, whichever of the two names it has.
+    let port_wins = settings.source("HEALTH_PORT") > settings.source("HEALTH_ADDR");
+    let address = settings.get("HEALTH_ADDR").filter(|_| !port_wins);
+    let (key, text, addr) = match (address, settings.get("HEALTH_PORT")) {
         (Some(text), _) => ("HEALTH_ADDR", text, text.parse().ok()),
         (None, Some(text)) => {
             let port = text.parse::<u16>().ok();
@@ -226,9 +261,16 @@ fn health_addr(settings: &Settings, insecure: bool) -> Result<SocketAddr, BadSet
 
 fn docker(settings: &Settings) -> Result<Option<Endpoint>, BadSetting> {
     let Some(text) = settings.get("DOCKER_HOST") else { return Ok(None) };
-    Endpoint::parse(text, settings.get("DOCKER_CERT_PATH"), settings.get("DOCKER_TLS_VERIFY"))
-        .map(Some)
-        .map_err(|e| BadSetting::new(e.key, settings.get(e.key).unwrap_or_default(), e.reason))
+    let bad = |e: EndpointError| match settings.get(e.key).filter(|_| e.key != "DOCKER_HOST") {
+        Some(value) => BadSetting::new(e.key, value, e.reason),
+        // Its reason names the value, but for a password in it.
+        None => BadSetting::bare(e.key, e.reason),
+    };
+    let endpoint = Endpoint::parse(text, settings.get("DOCKER_CERT_PATH"), settings.get("DOCKER_TLS_VERIFY"));
+    let endpoint = endpoint.map_err(bad)?;
+    // Reads the certificates and connects to nothing.
+    Client::new(endpoint.clone(), None).map_err(bad)?;
+    Ok(Some(endpoint))
 }
 
 fn docker_api_version(settings: &Settings) -> Result<Option<ApiVersion>, BadSetting> {
@@ -243,9 +285,14 @@ fn server_user(settings: &Settings) -> Result<(u32, u32), BadSetting> {
         let own = (rustix::process::geteuid(), rustix::process::getegid());
         return Ok(if own.0.is_root() { (1000, 1000) } else { (own.0.as_raw(), own.1.as_raw()) });
     };
-    text.split_once(':')
-        .and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)))
-        .ok_or_else(|| BadSetting::new("SERVER_USER", text, "expected uid:gid in digits"))
+    let id = |text: &str| text.parse().ok().filter(|id| *id <= MAX_USER_ID);
+    text.split_once(':').and_then(|(uid, gid)| Some((id(uid)?, id(gid)?))).ok_or_else(|| {
+        BadSetting::new(
+            "SERVER_USER",
+            text,
+            format_args!("expected uid:gid in digits, at most {MAX_USER_ID}"),
+        )
+    })
 }
 
 /// A whole number within a range, of a key that has a default.
@@ -255,6 +302,15 @@ fn number(settings: &Settings, key: &str, range: RangeInclusive<u64>) -> Result<
         let (least, most) = range.into_inner();
         BadSetting::new(key, text, format_args!("expected a number from {least} to {most}"))
     })
+}
+
+fn ca_file(settings: &Settings) -> Result<Option<PathBuf>, BadSetting> {
+    let Some(path) = absolute(settings, "CA_FILE")? else { return Ok(None) };
+    crate::link::tls::client_config(Some(&path)).map_err(|e| {
+        let expected = format_args!("expected a PEM file of certificates: {e}");
+        BadSetting::new("CA_FILE", &path.to_string_lossy(), expected)
+    })?;
+    Ok(Some(path))
 }
 
 fn log_level(settings: &Settings) -> Result<log::LevelFilter, BadSetting> {
@@ -296,9 +352,9 @@ pub fn describe(settings: &Settings) -> String {
         };
         let source = settings.source(key.name).unwrap_or(settings::Source::Default);
         let shown = match key.name {
-            _ if key.secret => "<redacted>",
-            name if name.ends_with("PROXY") && value.contains('@') => "<redacted, holds a password>",
-            _ => value,
+            _ if key.secret => "<redacted>".into(),
+            "PANEL_URL" | "DOCKER_HOST" | "HTTP_PROXY" | "HTTPS_PROXY" => public_url(value),
+            _ => value.into(),
         };
         let _ = writeln!(text, "{}={shown}  # {source}", key.name);
     }

@@ -298,6 +298,9 @@ fn dialer(config: &Config) -> Result<Dialer, Failed> {
         }
         false => None,
     };
+    if !config.panel_url.secure() && !config.panel_url.host().is_loopback() {
+        log::warn!("PANEL_URL {}: the secret and everything else travels in clear", config.panel_url);
+    }
     let node = config.node_id.as_str();
     // Panels exist that read the id only from the query.
     let url = config.panel_url.clone().with_query("nodeId", node);
