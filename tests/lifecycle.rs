@@ -6,14 +6,6 @@ mod support;
 use serde_json::{Value, json};
 use support::*;
 
-fn demo(extra: Value) -> Value {
-    let mut spec = json!({"image": DEMO_IMAGE, "environment": {"QUIET": "1"}, "limits": {"memory": "64m"}});
-    for (name, value) in extra.as_object().expect("an object") {
-        spec[name] = value.clone();
-    }
-    spec
-}
-
 /// Sends a command, waits for its one response and gives its data; panics when it failed.
 fn ok(panel: &Connection, action: &str, server: &str, payload: Value) -> Value {
     let response = run(panel, action, server, payload);
@@ -24,10 +16,6 @@ fn ok(panel: &Connection, action: &str, server: &str, payload: Value) -> Value {
 fn run(panel: &Connection, action: &str, server: &str, payload: Value) -> Value {
     let id = panel.command(action, server, payload);
     panel.response(&id)
-}
-
-fn code(response: &Value) -> &str {
-    response["error"]["code"].as_str().unwrap_or("none")
 }
 
 #[test]

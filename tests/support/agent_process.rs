@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Engine, FakePanel, Network, SOON, Watched, engine, unique_name};
+use super::{Engine, FakePanel, Network, SOON, Watched, engine, get, unique_name};
 
 /// A running Agent. Dropping it kills the process, removes the node's containers and the data directory.
 pub struct AgentProcess {
@@ -167,6 +168,24 @@ impl AgentProcess {
             .split_whitespace()
             .filter_map(|word| word.trim_matches(|c: char| !c.is_ascii_digit()).parse().ok());
         addresses.next_back().unwrap_or_else(|| panic!("no address in {line:?}"))
+    }
+
+    /// What `/health` says to this machine.
+    pub fn health(&self) -> (u16, Value) {
+        get(self.health_address(), "/health", &[])
+    }
+
+    /// Asks `/health` until it says what is wanted; there is nothing that would tell of a change.
+    pub fn wait_health(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> (u16, Value) {
+        let begun = Instant::now();
+        loop {
+            let (status, health) = self.health();
+            if wanted(&health) {
+                return (status, health);
+            }
+            assert!(begun.elapsed() < SOON, "/health of {} never told {what}: {health}", self.node_id);
+            thread::yield_now();
+        }
     }
 
     /// Resident memory in KiB.

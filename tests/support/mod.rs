@@ -15,15 +15,19 @@ mod agent_process;
 mod engine;
 mod engine_proxy;
 mod fake_panel;
+mod http;
 mod network;
 mod registry;
+mod shape;
 
 pub use agent_process::AgentProcess;
 pub use engine::{Engine, PrivateEngine, engine};
 pub use engine_proxy::{EngineProxy, Passage};
 pub use fake_panel::{Behaviour, Connection, FakePanel, Seen};
+pub use http::{get, request};
 pub use network::Network;
 pub use registry::{Image, Registry};
+pub use shape::assert_shape;
 
 /// How long a test waits for what should happen at once: generous, since two cores may run several tests.
 pub const SOON: Duration = Duration::from_secs(15);

@@ -8,7 +8,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -261,7 +261,8 @@ fn layer() -> Vec<u8> {
     field(108, "0000000\0");
     field(116, "0000000\0");
     field(124, &format!("{:011o}\0", program.len()));
-    field(136, "00000000000\0");
+    // The time makes it another layer for each registry: what Docker has already it does not pull.
+    field(136, &format!("{:011o}\0", unique_number()));
     field(148, "        ");
     field(156, "0");
     field(257, "ustar\x0000");
@@ -273,6 +274,12 @@ fn layer() -> Vec<u8> {
     // The file is filled up to a block, and two blocks of zeros end the archive.
     tar.resize(tar.len().next_multiple_of(512) + 1024, 0);
     tar
+}
+
+/// Nanoseconds of the second and the process, which no two registries share.
+fn unique_number() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    (u64::from(std::process::id() & 7) << 30) | u64::from(now.subsec_nanos())
 }
 
 fn digest(bytes: &[u8]) -> String {
