@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use longshore::docker::{Client, ContainerId, Endpoint};
 use longshore::protocol::ServerId;
-use longshore::server::stats::{Stats, Target, Usage};
+use longshore::server::stats::{Rhythm, Stats, Target, Usage};
 use support::*;
 
 /// A sampler on its own, before an Engine whose stats the test answers, without any file of the kernel's to read.
@@ -36,7 +36,7 @@ impl Rig {
         let measured = move || {
             let _ = measured_tx.send(());
         };
-        let thread = std::thread::spawn(move || sampler.run(&stop_rx, measured));
+        let thread = std::thread::spawn(move || sampler.run(&stop_rx, measured, Rhythm::none()));
         Rig { stats, proxy, measured_rx, stop_tx: Some(stop_tx), thread: Some(thread), _nothing: nothing }
     }
 

@@ -1,51 +1,37 @@
-//! The `heartbeat` thread: every 30 s, and whenever it is asked, it measures the node and tells the agent loop,
-//! which sends the heartbeat. Measuring is done here because `statvfs` on a file system that hangs must not hold
-//! up the loop.
+//! The heartbeat's rhythm: every 30 s, and whenever it is asked, the node is measured and the agent loop is told, which
+//! sends the heartbeat. Beats on the `stats` thread: measuring may hang with a file system, and must not hang the loop.
 
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::crew::Crew;
 use super::event::Event;
-use super::system::Sampler;
+use super::system;
+use crate::server::stats::Rhythm;
 
 /// Section 1 of the contract.
 pub const INTERVAL: Duration = Duration::from_secs(30);
 
-/// The handle; dropping it ends the thread at its next wait.
+/// The loop's handle.
 #[derive(Debug)]
 pub struct Heartbeat {
     now_tx: Sender<()>,
 }
 
 impl Heartbeat {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// When the system gives no thread.
-    pub fn start(sampler: Sampler, beats_tx: Sender<Event>, crew: &mut Crew) -> std::io::Result<Heartbeat> {
-        let (now_tx, now_rx) = bounded(1);
-        crew.spawn("heartbeat", 128 << 10, move || run(sampler, &now_rx, &beats_tx))?;
-        Ok(Heartbeat { now_tx })
+    /// The handle, and what the thread has to do: each beat is a [`Event::Beat`] on `beats_tx`.
+    pub fn new(mut sampler: system::Sampler, beats_tx: Sender<Event>) -> (Heartbeat, Rhythm) {
+        let (now_tx, asked_rx): (_, Receiver<()>) = bounded(1);
+        let beat = move || {
+            // A loop that has ended needs to be told nothing.
+            let _ = beats_tx.send(Event::Beat(Box::new(sampler.sample())));
+        };
+        (Heartbeat { now_tx }, Rhythm { every: INTERVAL, asked_rx, beat: Box::new(beat) })
     }
 
     /// One beat now, the next a whole interval later.
     pub fn now(&self) {
         // Full means that one is asked for already.
         let _ = self.now_tx.try_send(());
-    }
-}
-
-fn run(mut sampler: Sampler, now_rx: &Receiver<()>, beats_tx: &Sender<Event>) {
-    loop {
-        match now_rx.recv_timeout(INTERVAL) {
-            Ok(()) | Err(RecvTimeoutError::Timeout) => {
-                if beats_tx.send(Event::Beat(Box::new(sampler.sample()))).is_err() {
-                    return;
-                }
-            }
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
     }
 }

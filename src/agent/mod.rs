@@ -3,7 +3,7 @@
 //! ```text
 //! panel-read --> Event::Panel -----------.
 //! docker-events -> Event::Engine --------+--> core (one select!) --> orders --> worker-N, slow-N
-//! signals, heartbeat, dials, link ends --'      |    ^                              |
+//! signals, stats, dials,     link ends --'      |    ^                              |
 //!                                               |    '------- Event::JobDone -------'
 //!                                               '--> voice --> outbox --> panel-write
 //! ```
@@ -14,9 +14,8 @@
 //! | `signals` | signal-hook | its handle is closed |
 //! | `panel-dial` | one dial, 30 s in all | the result is sent |
 //! | `panel-read`, `panel-write` | the socket, the outbox | see [`crate::link`] |
-//! | `heartbeat` | its timer | its handle is dropped |
 //! | `worker-N`, `slow-N` | their queue, the Engine | the queue's sender is dropped |
-//! | `stats` | its timer, or nothing while no server runs | its stop channel is dropped |
+//! | `stats` | the heartbeat's timer, and its own while a server runs | its stop channel is dropped |
 //! | `disk` | its timer, or nothing while no directory is to be walked | its stop channel is dropped |
 //! | `docker-events` | the Engine's event stream | [`engine::Engine::stop`] |
 //! | `gate`, `http`, `http-N` | see [`crate::gate`] | its shutdown |
@@ -187,14 +186,15 @@ pub fn run(config: Config) -> Result<(), Failed> {
     let workers = workers::Workers::start(config.workers, lifecycle, &events_tx, &mut crew).map_err(spawn)?;
     let mut sampler = system::Sampler::new(&config.data_dir);
     let sample = sampler.sample();
-    let heartbeat = heartbeat::Heartbeat::start(sampler, events_tx.clone(), &mut crew).map_err(spawn)?;
+    let (heartbeat, rhythm) = heartbeat::Heartbeat::new(sampler, events_tx.clone());
     // Disconnected by its drop, which ends the thread.
     let (stop_stats_tx, stop_stats_rx) = bounded(0);
     let measured = {
         let outbox = outbox.clone();
         move || outbox.wake()
     };
-    crew.spawn("stats", 128 << 10, move || stats_sampler.run(&stop_stats_rx, measured)).map_err(spawn)?;
+    crew.spawn("stats", 128 << 10, move || stats_sampler.run(&stop_stats_rx, measured, rhythm))
+        .map_err(spawn)?;
     let (stop_disk_tx, stop_disk_rx) = bounded(0);
     let over = {
         let events_tx = events_tx.clone();

@@ -1,5 +1,5 @@
 //! Measures the node: processor, memory, disk, load and network, from `/proc` and `statvfs`. Called by the
-//! heartbeat thread, because a file system that hangs must not hold up the agent loop. What cannot be read is
+//! `stats` thread, because a file system that hangs must not hold up the agent loop. What cannot be read is
 //! zero or left out, never invented.
 
 use std::fs;

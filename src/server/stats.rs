@@ -18,4 +18,4 @@ pub mod net;
 pub mod sampler;
 
 pub use disk_watch::{DiskUse, Disks, Walker, Watch};
-pub use sampler::{Sampler, Stats, Target, Usage};
+pub use sampler::{Rhythm, Sampler, Stats, Target, Usage};

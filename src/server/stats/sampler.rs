@@ -1,5 +1,5 @@
 //! The `stats` thread: measures every running server in turn and keeps the newest figures for whoever asks. It sleeps
-//! without a timer while no server runs.
+//! without a timer of its own while no server runs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, at, bounded, never, select};
 
 use super::cgroup::{Counters, Group, Mounts};
 use super::engine::EngineStats;
@@ -54,6 +54,20 @@ struct Shared {
 struct Latest {
     usage: Usage,
     told: bool,
+}
+
+/// Something else that the thread does, every so often and when it is asked: it is not worth a thread of its own.
+pub struct Rhythm {
+    pub every: Duration,
+    pub asked_rx: Receiver<()>,
+    pub beat: Box<dyn FnMut() + Send>,
+}
+
+impl Rhythm {
+    /// Nothing, ever.
+    pub fn none() -> Rhythm {
+        Rhythm { every: Duration::from_secs(3600), asked_rx: never(), beat: Box::new(|| {}) }
+    }
 }
 
 /// The thread's side; [`Sampler::run`] is the thread.
@@ -160,20 +174,39 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Sampler {
-    /// Measures until `stop_rx` is disconnected; `measured` is called after each sweep.
-    pub fn run(mut self, stop_rx: &Receiver<()>, measured: impl Fn()) {
+    /// Measures until `stop_rx` is disconnected; `measured` is called after each sweep. Keeps the `rhythm` beside.
+    pub fn run(mut self, stop_rx: &Receiver<()>, measured: impl Fn(), mut rhythm: Rhythm) {
         let mut next = Instant::now();
+        let mut next_beat = Instant::now() + rhythm.every;
         loop {
-            if lock(&self.stats.0.targets).is_empty() {
+            let idle = lock(&self.stats.0.targets).is_empty();
+            if idle {
                 self.known.clear();
-                crossbeam_channel::select! {
-                    recv(self.wake_rx) -> _ => next = Instant::now(),
-                    recv(stop_rx) -> _ => return,
-                }
             }
-            match stop_rx.recv_deadline(next) {
-                Err(RecvTimeoutError::Timeout) => {}
-                _ => return,
+            let sweep_timer = if idle { never() } else { at(next) };
+            select! {
+                recv(stop_rx) -> _ => return,
+                recv(self.wake_rx) -> _ => {
+                    // The first one to measure. It may have been seen already.
+                    if idle {
+                        next = Instant::now();
+                    }
+                    continue;
+                }
+                recv(rhythm.asked_rx) -> asked => {
+                    if asked.is_err() {
+                        return;
+                    }
+                    (rhythm.beat)();
+                    next_beat = Instant::now() + rhythm.every;
+                    continue;
+                }
+                recv(at(next_beat)) -> _ => {
+                    (rhythm.beat)();
+                    next_beat = (next_beat + rhythm.every).max(Instant::now());
+                    continue;
+                }
+                recv(sweep_timer) -> _ => {}
             }
             let unread = self.sweep();
             measured();
