@@ -1,6 +1,8 @@
 //! The data lane's one [`Source`]: asks each kind of stream in turn, so that none starves another. Runs on the write
 //! thread; never blocks.
 
+use std::time::Instant;
+
 use crate::link::Source;
 
 /// See the module's description.
@@ -27,6 +29,18 @@ impl Source for Streams {
             }
         }
         None
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.sources.iter().filter_map(|source| source.due()).min()
+    }
+
+    fn pinged(&mut self, number: u64) {
+        self.sources.iter_mut().for_each(|source| source.pinged(number));
+    }
+
+    fn ponged(&mut self, number: u64) {
+        self.sources.iter_mut().for_each(|source| source.ponged(number));
     }
 }
 

@@ -27,7 +27,7 @@ mod lanes;
 #[cfg(test)]
 mod tests;
 
-/// Bytes of control after which delivery is asked for, even if more waits.
+/// Bytes of control, or of data, after which delivery is asked for, even if more waits.
 const DELIVERY_STEP: usize = 64 << 10;
 
 /// Pings without a pong that are remembered; a peer that never answers must not make the list grow.
@@ -44,8 +44,10 @@ pub(super) enum Next {
         frame: Option<CloseFrame>,
         ours: bool,
     },
-    /// Flush, then wait to be woken.
-    Idle,
+    /// Flush, then wait to be woken, at most until then.
+    Idle {
+        until: Option<Instant>,
+    },
     /// This connection is not the current one any more, or its Close was written.
     Ended,
 }
@@ -83,6 +85,8 @@ struct Live {
     /// The number of the last ping, and how many bytes of control were written after it.
     pinged: u64,
     unpinged: usize,
+    /// Bytes of data written after it.
+    unpinged_data: usize,
     /// The answer to the newest ping of the peer: RFC 6455 section 5.5.3 allows to skip older ones.
     pong: Option<Bytes>,
     closing: Closing,
@@ -182,6 +186,7 @@ impl<T: Tag> Outbox<T> {
             pings: Default::default(),
             pinged: 0,
             unpinged: 0,
+            unpinged_data: 0,
             pong: None,
             closing: Closing::No,
         });
@@ -253,15 +258,25 @@ impl<T: Tag> Outbox<T> {
     /// What the write thread has to write next.
     pub(super) fn next(&self, generation: u64) -> Next {
         loop {
-            if let Some(next) = self.lock().next_control(generation) {
+            let next = self.lock().next_control(generation);
+            if let Some(next) = next {
+                if let Next::Ping(number) = &next {
+                    self.source().pinged(u64::from_be_bytes(*number));
+                }
                 return next;
             }
             // The source has a lock of its own, so that its work is never done under the state's.
-            let pulled = self.source.lock().unwrap_or_else(PoisonError::into_inner).next(MAX_MESSAGE);
+            let pulled = self.source().next(MAX_MESSAGE);
             match pulled {
-                Some(text) if text.len() <= MAX_MESSAGE => return Next::Text(text.into()),
+                Some(text) if text.len() <= MAX_MESSAGE => {
+                    self.lock().pulled(generation, text.len());
+                    return Next::Text(text.into());
+                }
                 Some(text) => self.lock().dropped += Drops::one(text.len()),
-                None => return self.lock().bulk.pop().map_or(Next::Idle, Next::Text),
+                None => {
+                    let bulk = self.lock().bulk.pop();
+                    return bulk.map_or_else(|| Next::Idle { until: self.source().due() }, Next::Text);
+                }
             }
         }
     }
@@ -269,17 +284,21 @@ impl<T: Tag> Outbox<T> {
     /// A pong has come. One that answers no ping of this connection is ignored.
     pub(super) fn ponged(&self, generation: u64, payload: &[u8]) {
         let Ok(number) = payload.try_into().map(u64::from_be_bytes) else { return };
-        let mut state = self.lock();
-        let Some(live) = state.live(generation) else { return };
-        let Some(at) = live.pings.iter().position(|&(n, _)| n == number) else { return };
-        let sent = live.pings[at].1;
-        live.pings.drain(..=at);
-        state.rtt = Some(sent.elapsed());
-        state.control.delivered(number);
-        // What was written meanwhile may want a ping of its own now.
-        if state.control.last_written() > number {
-            state.wake();
+        {
+            let mut state = self.lock();
+            let Some(live) = state.live(generation) else { return };
+            let Some(at) = live.pings.iter().position(|&(n, _)| n == number) else { return };
+            let sent = live.pings[at].1;
+            live.pings.drain(..=at);
+            let more_data = live.unpinged_data >= DELIVERY_STEP;
+            state.rtt = Some(sent.elapsed());
+            state.control.delivered(number);
+            // What was written meanwhile may want a ping of its own now.
+            if more_data || state.control.last_written() > number {
+                state.wake();
+            }
         }
+        self.source().ponged(number);
     }
 
     /// Has a pong written, in place of one that was not written yet.
@@ -300,6 +319,10 @@ impl<T: Tag> Outbox<T> {
             live.closing = Closing::Answer(frame);
             state.wake();
         }
+    }
+
+    fn source(&self) -> MutexGuard<'_, Box<dyn Source>> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Nothing under this lock can panic halfway through a change, so a poisoned state is still a whole one.
@@ -324,6 +347,13 @@ impl<T: Tag> State<T> {
         if self.connection.take().is_some() {
             self.lost += self.control.leave_connection();
             self.lost += self.bulk.clear();
+        }
+    }
+
+    /// So many bytes of data are about to be written.
+    fn pulled(&mut self, generation: u64, bytes: usize) {
+        if let Some(live) = self.live(generation) {
+            live.unpinged_data += bytes;
         }
     }
 
@@ -358,7 +388,8 @@ impl<T: Tag> State<T> {
             return Some(Next::Text(text));
         }
         let closing = matches!(live.closing, Closing::Wanted { .. });
-        if undelivered && (live.pings.is_empty() || closing) {
+        let much_data = live.unpinged_data >= DELIVERY_STEP && live.pings.is_empty();
+        if much_data || undelivered && (live.pings.is_empty() || closing) {
             return Some(live.ping(&mut self.number));
         }
         closing.then(|| live.take_close())
@@ -370,6 +401,7 @@ impl Live {
         *number += 1;
         self.pinged = *number;
         self.unpinged = 0;
+        self.unpinged_data = 0;
         if self.pings.len() == MAX_PINGS {
             self.pings.pop_front();
         }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::Shutdown;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::Receiver;
 use tungstenite::Message;
@@ -28,8 +29,8 @@ pub(super) struct Writer<T: Tag> {
 enum Wrote {
     /// A message of this length, or a control frame.
     Message(usize),
-    /// Everything: it is on its way, and there is nothing left to write.
-    All,
+    /// Everything: it is on its way, and there is nothing left to write before then.
+    All { until: Option<Instant> },
     /// The last thing. `ours` when it was asked for here.
     Close { ours: bool },
     /// Nothing more: the connection is not the current one any more.
@@ -43,13 +44,16 @@ impl<T: Tag> Writer<T> {
         let end = loop {
             match self.write_next() {
                 Ok(Wrote::Message(bytes)) => large |= bytes > LARGE,
-                Ok(Wrote::All) => {
+                Ok(Wrote::All { until }) => {
                     if std::mem::take(&mut large) {
                         // tungstenite keeps its buffer at the largest size it ever had; a new one begins small.
                         self.half = write_half(self.half.into_inner(), self.role);
                     }
                     // Closed when the connection ends, which the next step finds.
-                    let _ = wake_rx.as_ref().map(Receiver::recv);
+                    let _ = wake_rx.as_ref().map(|wake_rx| match until {
+                        None => wake_rx.recv().ok(),
+                        Some(until) => wake_rx.recv_deadline(until).ok(),
+                    });
                 }
                 end => break end,
             }
@@ -99,9 +103,9 @@ impl<T: Tag> Writer<T> {
                 self.half.close(frame)?;
                 return Ok(Wrote::Close { ours });
             }
-            Next::Idle => {
+            Next::Idle { until } => {
                 self.half.flush()?;
-                return Ok(Wrote::All);
+                return Ok(Wrote::All { until });
             }
             Next::Ended => return Ok(Wrote::Nothing),
         };

@@ -47,6 +47,18 @@ pub trait Source: Send {
     /// available calls [`super::Outbox::wake`] after it. Called on the write thread: it must not block, and must not call
     /// the outbox.
     fn next(&mut self, max_bytes: usize) -> Option<String>;
+
+    /// When to ask again although nobody wakes the outbox, after there was nothing: for what waits for its time.
+    fn due(&self) -> Option<Instant> {
+        None
+    }
+
+    /// A ping with this number was written behind everything that was given out until now. Numbers grow over all
+    /// connections.
+    fn pinged(&mut self, _number: u64) {}
+
+    /// That ping was answered, so everything given out before it has arrived. Called on the read thread.
+    fn ponged(&mut self, _number: u64) {}
 }
 
 /// A data lane that is always empty.

@@ -19,7 +19,7 @@ fn written(outbox: &Outbox<u32>, generation: u64) -> Vec<String> {
             Next::Close { frame, ours } => {
                 out.push(format!("close {:?} {ours}", frame.map(|frame| u16::from(frame.code))))
             }
-            Next::Idle => return out,
+            Next::Idle { .. } => return out,
             Next::Ended => {
                 out.push("ended".into());
                 return out;
@@ -302,7 +302,7 @@ proptest! {
                             let number = u64::from_be_bytes(number);
                             pings.push((number, on_this.last().copied().unwrap_or(confirmed)));
                         }
-                        Next::Idle => break,
+                        Next::Idle { .. } => break,
                         other => panic!("{other:?}"),
                     }
                 },
@@ -326,4 +326,51 @@ proptest! {
         let left: usize = outbox.undelivered().iter().map(|(text, _)| text.len() + ENTRY_COST).sum();
         prop_assert_eq!(outbox.waiting().1, left);
     }
+}
+
+/// Counts what the outbox tells a source.
+#[derive(Clone, Default)]
+struct Stream(std::sync::Arc<std::sync::Mutex<StreamState>>);
+
+#[derive(Default)]
+struct StreamState {
+    waiting: usize,
+    told: Vec<(&'static str, u64)>,
+}
+
+impl Source for Stream {
+    fn next(&mut self, _max_bytes: usize) -> Option<String> {
+        let mut state = self.0.lock().unwrap();
+        state.waiting = state.waiting.checked_sub(1)?;
+        Some("x".repeat(DELIVERY_STEP / 2))
+    }
+
+    fn pinged(&mut self, number: u64) {
+        self.0.lock().unwrap().told.push(("pinged", number));
+    }
+
+    fn ponged(&mut self, number: u64) {
+        self.0.lock().unwrap().told.push(("ponged", number));
+    }
+}
+
+#[test]
+fn a_source_learns_what_has_arrived() {
+    let stream = Stream::default();
+    let outbox: Outbox<u32> = Outbox::new(stream.clone(), Bounds::default());
+    outbox.begin(1, vec![]);
+    let write = |count: usize| {
+        stream.0.lock().unwrap().waiting = count;
+        let all = written(&outbox, 1);
+        all.into_iter()
+            .map(|text| if text.starts_with('x') { "data".into() } else { text })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(write(1), ["data"], "a little is not worth a ping");
+    assert_eq!(write(4), ["data", "ping 1", "data", "data", "data"], "one ping at a time");
+    pong(&outbox, 1, 1);
+    assert_eq!(write(0), ["ping 2"], "what was written meanwhile gets its own");
+    pong(&outbox, 1, 2);
+    pong(&outbox, 1, 1);
+    assert_eq!(stream.0.lock().unwrap().told, [("pinged", 1), ("ponged", 1), ("pinged", 2), ("ponged", 2)]);
 }
