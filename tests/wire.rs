@@ -508,7 +508,7 @@ fn what_legacy_panels_hear_unasked() {
             r#"{{"type":"server_status","data":{{"serverId":"s1","status":"crashed","error":"The server ran out of memory (exit code 137)"}},{at}"#
         )
     );
-    let gap = |server_id| Event::StreamGap { server_id, stream: "stdout", lines: 312, bytes: 9 };
+    let gap = |server_id| Event::StreamGap { server_id, stream: "stdout", lines: 312, bytes: 9, seqs: None };
     assert_eq!(
         legacy::encode_event(&gap(Some(server("s1"))), now()).unwrap(),
         format!(
@@ -696,12 +696,12 @@ fn unified_events() {
         r#"{"commandId":"c","serverId":"s1","stage":"pulling","current":1,"total":2}"#,
     );
     check(
-        Event::StreamGap { server_id: None, stream: "control", lines: 1, bytes: 2 },
+        Event::StreamGap { server_id: None, stream: "control", lines: 1, bytes: 2, seqs: None },
         "stream_gap",
         r#"{"stream":"control","lines":1,"bytes":2}"#,
     );
     check(
-        Event::StreamGap { server_id: Some(server("s1")), stream: "stdout", lines: 1, bytes: 2 },
+        Event::StreamGap { server_id: Some(server("s1")), stream: "stdout", lines: 1, bytes: 2, seqs: None },
         "stream_gap",
         r#"{"serverId":"s1","stream":"stdout","lines":1,"bytes":2}"#,
     );

@@ -46,6 +46,21 @@ pub const KEYS: &[Key] = &[
     key("PROTOCOL", Some("auto"), "dialect of unasked messages: auto, unified or legacy"),
     key("STATS_INTERVAL", Some("5"), "seconds between two measurements of each running server, 1 to 3600"),
     key("READY_TIMEOUT", Some("300"), "seconds a server may take to show one of its `done` texts, 1 to 3600"),
+    key(
+        "CONSOLE",
+        Some("always"),
+        "whose output goes to the Panel: always, or on-demand for those connected to",
+    ),
+    key(
+        "LOG_RATE",
+        Some("2097152"),
+        "bytes a second of one server's output; over it the oldest lines are dropped and told; 0 waits instead",
+    ),
+    key(
+        "LOG_MEMORY",
+        Some("4194304"),
+        "bytes of output kept in memory over all servers, 65536 to 1073741824",
+    ),
     key("WORKERS", Some("4"), "threads for short jobs, 1 to 64"),
     key("CA_FILE", None, "PEM file of the only authorities to trust for wss://; the system's when not set"),
     key("HTTPS_PROXY", None, "proxy for wss://, http://[user:password@]host:port"),
@@ -89,6 +104,12 @@ pub struct Config {
     pub unasked: Unasked,
     pub stats_interval: Duration,
     pub ready_timeout: Duration,
+    /// Every server's output goes to the Panel unasked.
+    pub console_always: bool,
+    /// Bytes a second of one server's output; `None` drops nothing.
+    pub log_rate: Option<u64>,
+    /// Bytes.
+    pub log_memory: usize,
     pub workers: usize,
     pub ca_file: Option<PathBuf>,
     pub proxy: Option<Proxy>,
@@ -119,6 +140,9 @@ impl Config {
             )?,
             stats_interval: Duration::from_secs(number(settings, "STATS_INTERVAL", 1..=3600)?),
             ready_timeout: Duration::from_secs(number(settings, "READY_TIMEOUT", 1..=3600)?),
+            console_always: one_of(settings, "CONSOLE", &[("always", true), ("on-demand", false)])?,
+            log_rate: Some(number(settings, "LOG_RATE", 0..=1 << 40)?).filter(|rate| *rate > 0),
+            log_memory: number(settings, "LOG_MEMORY", 64 << 10..=1 << 30)? as usize,
             workers: number(settings, "WORKERS", 1..=64)? as usize,
             ca_file: ca_file(settings)?,
             log_level: log_level(settings)?,

@@ -2,6 +2,8 @@
 //! the server it concerns, and carries out what comes of it. It never blocks except in its `select!`, never does
 //! I/O, and never asks the Engine: that is the workers'.
 
+mod console;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -30,7 +32,9 @@ use crate::protocol::{
 };
 use crate::server::lifecycle::{Order, PullProgress};
 use crate::server::stats::{Disks, Stats, Target, Watch};
-use crate::server::{Done, Effect, Facts, Input, Job, JobResult, Machine, Record, Request, Ticket};
+use crate::server::{
+    Consoles, Done, Effect, Facts, Input, Inputs, Job, JobResult, Machine, Record, Request, Ticket,
+};
 
 /// Commands that may wait behind the one in work, for one server and for all.
 const MAX_QUEUE: usize = 64;
@@ -72,6 +76,10 @@ pub struct Core {
     pub(super) next_ticket: u64,
     pub(super) ledger: Ledger<NoHttp>,
     pub(super) jobs_in_flight: usize,
+    /// Commands that wait for lines.
+    pub(super) questions: usize,
+    pub(super) consoles: Consoles,
+    pub(super) inputs: Inputs,
     pub(super) draining: bool,
 }
 
@@ -82,6 +90,8 @@ pub struct Server {
     deadline: Option<Instant>,
     /// The run that is measured.
     measured: Option<Target>,
+    /// The run whose output is followed, and whether a start waits for it to show something.
+    watched: Option<(u64, bool)>,
     /// Ends the job in flight early.
     closer: Closer,
     /// Takes the job in flight back while it waits for a worker.
@@ -103,7 +113,7 @@ impl Server {
     pub fn new(machine: Machine, ready_timeout: Duration) -> Server {
         let machine = machine.with_ready_timeout(ready_timeout);
         let (closer, claim) = (Closer::new(), Claim::default());
-        Server { machine, deadline: None, measured: None, closer, claim, serves: None }
+        Server { machine, deadline: None, measured: None, watched: None, closer, claim, serves: None }
     }
 }
 
@@ -178,6 +188,9 @@ impl Core {
                 self.step(&server, Input::Done(result));
             }
             Event::Progress { server, progress } => self.pulled(&server, &progress),
+            Event::Gaps => self.tell_gaps(),
+            Event::Answered { ticket, outcome } => self.answered(ticket, *outcome),
+            Event::Written { ticket, result } => self.input_done(ticket, result),
             Event::Ready { server, started_ns } => self.step(&server, Input::Ready { started_ns }),
             Event::DiskLimit { server, started_ns } => {
                 log::warn!("{server}: over its disk limit for the whole grace");
@@ -208,6 +221,7 @@ impl Core {
                 self.engine.version(),
                 protocol::capabilities(),
             );
+            self.consoles.link_begins();
             let resent = self.voice.begin(generation, &info, self.known_servers());
             self.ledger.connected(resent);
             self.link.start(connection, now);
@@ -250,6 +264,12 @@ impl Core {
             self.counters.command(action.name(), Some(fault.code), Duration::ZERO);
             return self.voice.answer(&envelope, None, &Err(fault), SystemTime::now());
         }
+        let action = match action {
+            Action::Server(server, ServerAction::Console(action)) if action.is_read() => {
+                return self.console(envelope, None, server, action);
+            }
+            action => action,
+        };
         if action.is_read() {
             let begun = Instant::now();
             let outcome = self.read(&action);
@@ -274,6 +294,10 @@ impl Core {
             },
             // Reads, answered above.
             Action::ListServers | Action::SystemMetrics | Action::SystemPing | Action::SystemInfo => return,
+        };
+        let action = match action {
+            ServerAction::Console(action) => return self.console(envelope, key, server, action),
+            action => action,
         };
         let known = self.servers.get(&server);
         let fault = match (&action, known) {
@@ -454,6 +478,7 @@ impl Core {
             }
         }
         self.measure(id, gone);
+        self.watch(id, gone);
         if gone {
             self.servers.remove(id);
         }
@@ -468,6 +493,7 @@ impl Core {
     fn cancel(&mut self, id: &ServerId) -> Option<JobResult> {
         let server = self.servers.get(id)?;
         server.closer.close();
+        self.inputs.end(id);
         if !server.claim.take() {
             return None;
         }
@@ -553,8 +579,8 @@ impl Core {
 
     fn complete(&mut self, id: &ServerId, ticket: Ticket, result: Result<Done, Fault>) {
         let Some(waiting) = self.waiting.remove(&ticket) else { return };
-        let (now, at) = (Instant::now(), SystemTime::now());
-        let took = now.saturating_duration_since(waiting.since);
+        let at = SystemTime::now();
+        let took = waiting.since.elapsed();
         self.counters.command(waiting.action, result.as_ref().err().map(|fault| fault.code), took);
         match &result {
             Ok(done) => log::info!(
@@ -569,11 +595,15 @@ impl Core {
             }
         }
         let outcome = result.map(|done| Reply::Server(Box::new(reply(id, done, waiting.action))));
+        self.answer_waiting(waiting, &outcome, at);
+    }
+
+    fn answer_waiting(&mut self, waiting: Waiting, outcome: &Outcome, at: SystemTime) {
         let Some(key) = waiting.key else {
-            return self.voice.answer(&waiting.envelope, None, &outcome, at);
+            return self.voice.answer(&waiting.envelope, None, outcome, at);
         };
-        for _ in self.ledger.answered(&key, &outcome, at, now, self.link.generation()) {
-            self.voice.answer(&waiting.envelope, Some(key.clone()), &outcome, at);
+        for _ in self.ledger.answered(&key, outcome, at, Instant::now(), self.link.generation()) {
+            self.voice.answer(&waiting.envelope, Some(key.clone()), outcome, at);
         }
     }
 
@@ -801,7 +831,9 @@ fn request(action: ServerAction) -> Option<Request> {
         ServerAction::Suspend => Request::Suspend,
         ServerAction::Unsuspend => Request::Unsuspend,
         ServerAction::Update(patch) => Request::Update(patch),
-        ServerAction::Create(_) | ServerAction::Status | ServerAction::Metrics => return None,
+        ServerAction::Create(_) | ServerAction::Status | ServerAction::Metrics | ServerAction::Console(_) => {
+            return None;
+        }
     })
 }
 

@@ -3,9 +3,10 @@
 use super::engine::EngineEvent;
 use super::system::Sample;
 use crate::link;
-use crate::protocol::{Incoming, Rejected, ServerId};
-use crate::server::JobResult;
+use crate::protocol::{Incoming, Outcome, Rejected, ServerId};
+use crate::server::console::Refused;
 use crate::server::lifecycle::PullProgress;
+use crate::server::{JobResult, Ticket};
 
 /// One thing that happened. The agent loop takes them one at a time.
 pub enum Event {
@@ -36,6 +37,18 @@ pub enum Event {
     DiskLimit {
         server: ServerId,
         started_ns: u64,
+    },
+    /// Output was dropped and the Panel is to be told.
+    Gaps,
+    /// A command that no machine has a part in has its outcome.
+    Answered {
+        ticket: Ticket,
+        outcome: Box<Outcome>,
+    },
+    /// An input of a command was written to its server, or not.
+    Written {
+        ticket: Ticket,
+        result: Result<(), Refused>,
     },
     /// The heartbeat's time has come, with a fresh measurement of the node.
     Beat(Box<Sample>),

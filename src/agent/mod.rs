@@ -40,6 +40,8 @@ pub mod streams;
 
 pub mod figures;
 
+pub mod output;
+
 pub mod panel_link;
 
 pub mod epoch;
@@ -70,17 +72,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Sender, bounded};
 
 use self::config::Config;
 use self::core::{Core, Server};
+use self::event::Event;
 use crate::docker::{Client, Endpoint};
 use crate::gate::{self, Gate};
 use crate::link::{Dialer, Outbox, Source, outbox};
 use crate::protocol::Decoder;
 use crate::protocol::spec::Rules;
+use crate::server::console::{self, Receipt};
 use crate::server::stats::{Disks, Stats};
-use crate::server::{Lifecycle, Machine, Records};
+use crate::server::{Consoles, Inputs, JobResult, Lifecycle, Machine, Records};
 
 /// How long the threads have to end after the last word was written.
 const JOIN: Duration = Duration::from_secs(3);
@@ -138,13 +142,16 @@ pub fn run(config: Config) -> Result<(), Failed> {
     let servers_dir = config.data_dir.join("servers");
     let (disks, walker) = Disks::new(servers_dir.clone());
     let node_figures = figures::NodeFigures::default();
-    let sources: Vec<Box<dyn Source>> = vec![Box::new(figures::Figures::new(
-        stats.clone(),
-        disks.clone(),
-        node_figures.clone(),
-        tongues.clone(),
-    ))];
+    let consoles = consoles(&config, &boot_id, &client, &events_tx)?;
+    let inputs = inputs(client.clone(), events_tx.clone());
+    let figures = figures::Figures::new(stats.clone(), disks.clone(), node_figures.clone(), tongues.clone());
+    let output = output::Output::new(consoles.clone(), tongues.clone());
+    let sources: Vec<Box<dyn Source>> = vec![Box::new(output), Box::new(figures)];
     let outbox = Arc::new(Outbox::new(streams::Streams::new(sources), outbox::Bounds::default()));
+    consoles.set_wake({
+        let outbox = outbox.clone();
+        move || outbox.wake()
+    });
 
     let board = Arc::new(health::Board::new(config.node_id.as_str()));
     let counters = metrics::Counters::default();
@@ -180,6 +187,8 @@ pub fn run(config: Config) -> Result<(), Failed> {
         server_user: config.server_user,
         registry_auth_file: config.registry_auth_file.clone(),
         records: records.clone(),
+        consoles: consoles.clone(),
+        inputs: inputs.clone(),
     });
     let spawn = |e| Failed::new("starting a thread", e);
     let signals = signals::start(urgent_tx, &mut crew).map_err(spawn)?;
@@ -240,18 +249,23 @@ pub fn run(config: Config) -> Result<(), Failed> {
         next_ticket: 0,
         ledger: ledger::Ledger::default(),
         jobs_in_flight: 0,
+        questions: 0,
+        consoles,
+        inputs,
         draining: false,
     };
     let ended = core.run();
 
     let deadline = Instant::now() + JOIN;
-    let Core { link, mut engine, workers, heartbeat, events_rx, panel_rx, .. } = core;
+    let Core { link, mut engine, workers, heartbeat, consoles, inputs, events_rx, panel_rx, .. } = core;
     signals.close();
     engine.stop();
     // Whoever blocks on the loop is woken by its going.
     drop((stop_stats_tx, stop_disk_tx, workers, heartbeat, events_rx, panel_rx));
     let mut late = link.finish(deadline);
     late.extend(gate.shutdown(deadline).err().map(|unfinished| unfinished.0).unwrap_or_default());
+    late.extend((!consoles.finish(deadline)).then(|| "con-*".to_owned()));
+    late.extend((!inputs.finish(deadline)).then(|| "in-*".to_owned()));
     late.extend(crew.join(deadline));
     ended.map_err(|name| Failed::new("thread ended unasked", name))?;
     if late.is_empty() {
@@ -315,6 +329,47 @@ fn dialer(config: &Config) -> Result<Dialer, Failed> {
     dialer.proxy = config.proxy.clone();
     dialer.limits.stall = STALL;
     Ok(dialer)
+}
+
+/// The servers' output: what it finds is told to the loop.
+fn consoles(
+    config: &Config,
+    boot_id: &str,
+    client: &Client,
+    events_tx: &Sender<Event>,
+) -> Result<Consoles, Failed> {
+    let saved = console::Saved::open(config.data_dir.join("console"))
+        .map_err(|e| Failed::new("DATA_DIR/console", e))?;
+    let settings = console::Settings {
+        memory: config.log_memory,
+        rate: config.log_rate,
+        always: config.console_always,
+        boot_id: boot_id.to_owned(),
+    };
+    let (ready_tx, gap_tx) = (events_tx.clone(), events_tx.clone());
+    let hooks = console::Hooks {
+        // A loop that has gone needs to be told nothing.
+        ready: Box::new(move |server, started_ns| {
+            drop(ready_tx.send(Event::Ready { server: server.clone(), started_ns }));
+        }),
+        gap: Box::new(move || gap_tx.try_send(Event::Gaps).is_ok()),
+    };
+    Ok(Consoles::new(settings, hooks, client.clone(), saved))
+}
+
+/// The servers' input: how each went is told to the loop.
+fn inputs(client: Client, events_tx: Sender<Event>) -> Inputs {
+    Inputs::new(client, move |server, receipt, result| {
+        let event = match receipt {
+            Receipt::Command(ticket) => Event::Written { ticket, result },
+            Receipt::Job => {
+                let result = result.map_or_else(JobResult::from, |()| JobResult::Ok(None));
+                Event::JobDone { server: server.clone(), result }
+            }
+        };
+        // A loop that has gone needs to be told nothing.
+        drop(events_tx.send(event));
+    })
 }
 
 /// A random name for this run of the Agent, 32 hex digits.

@@ -13,6 +13,8 @@ use crate::protocol::{
     self, Code, CommandKey, Dialect, Envelope, Event, Fault, NodeId, Outcome, legacy, unified,
 };
 
+use crate::server::console::Gap;
+
 /// The outbox of the Agent: an answer is tagged with its command, so that its repeat is recognised.
 pub type AgentOutbox = Outbox<CommandKey>;
 
@@ -209,6 +211,13 @@ impl Voice {
         self.tell_drops(drops);
     }
 
+    /// Lines of a server that could not be sent.
+    pub fn tell_gap(&mut self, gap: Gap) {
+        let Gap { server, lines, bytes, seqs } = gap;
+        let server_id = Some(server);
+        self.emit(&Event::StreamGap { server_id, stream: "console", lines, bytes, seqs: Some(seqs) });
+    }
+
     fn tell_drops(&mut self, drops: Drops) {
         if drops.messages > 0 {
             log::warn!(
@@ -217,7 +226,7 @@ impl Voice {
                 drops.bytes
             );
             let (lines, bytes) = (drops.messages, drops.bytes);
-            self.emit(&Event::StreamGap { server_id: None, stream: "control", lines, bytes });
+            self.emit(&Event::StreamGap { server_id: None, stream: "control", lines, bytes, seqs: None });
         }
     }
 

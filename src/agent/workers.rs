@@ -5,28 +5,45 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::crew::Crew;
 use super::event::Event;
-use crate::protocol::{Code, Fault};
+use crate::docker::ContainerId;
+use crate::protocol::{Code, Fault, Outcome, ServerId};
+use crate::server::console::Question;
 use crate::server::lifecycle::Order;
-use crate::server::{Job, JobResult, Lifecycle};
+use crate::server::{Job, JobResult, Lifecycle, Ticket};
 
 /// The most servers on one node, thus the most jobs that can wait: each server has at most one.
 pub const MAX_SERVERS: usize = 4096;
 const SLOW_WORKERS: usize = 2;
 
+/// A task was not taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Refused;
+
+/// What a worker is given.
+#[derive(Clone, Debug)]
+pub enum Task {
+    Job(Order, Claim),
+    /// Lines of a server's output that are not in memory.
+    History(Ticket, Question),
+    /// SIGINT for a container.
+    Interrupt(Ticket, ServerId, ContainerId),
+}
+
+/// Lines that are asked for at once: each holds a slow worker for a while.
+pub const MAX_QUESTIONS: usize = 64;
+/// Interrupts that may wait beside the jobs.
+const MAX_INTERRUPTS: usize = 64;
+
 /// The handle; dropping the senders ends the threads once the queues are empty.
 #[derive(Debug)]
 pub struct Workers {
-    short_tx: Sender<Queued>,
-    slow_tx: Sender<Queued>,
+    short_tx: Sender<Box<Task>>,
+    slow_tx: Sender<Box<Task>>,
 }
-
-/// Boxed: a bounded channel allocates all its slots at once and writes to each, and small ones save an idle Agent more
-/// than a megabyte.
-type Queued = Box<(Order, Claim)>;
 
 /// Who carries an order on: the worker that begins it or the loop that takes it back, whoever is first.
 #[derive(Clone, Debug, Default)]
@@ -50,13 +67,15 @@ impl Workers {
         done_tx: &Sender<Event>,
         crew: &mut Crew,
     ) -> std::io::Result<Workers> {
-        let (short_tx, short_rx) = bounded(MAX_SERVERS);
-        let (slow_tx, slow_rx) = bounded(MAX_SERVERS);
+        // A bounded channel allocates all its slots at once and writes to each. Boxed tasks make a slot small,
+        // which saves an idle Agent more than a megabyte.
+        let (short_tx, short_rx) = bounded(MAX_SERVERS + MAX_INTERRUPTS);
+        let (slow_tx, slow_rx) = bounded(MAX_SERVERS + MAX_QUESTIONS);
         let pools = [("worker", short, short_rx), ("slow", SLOW_WORKERS, slow_rx)];
-        for (name, count, orders_rx) in pools {
+        for (name, count, tasks_rx) in pools {
             for n in 1..=count {
-                let (orders_rx, lifecycle, done_tx) = (orders_rx.clone(), lifecycle.clone(), done_tx.clone());
-                crew.spawn(format!("{name}-{n}"), 256 << 10, move || work(&orders_rx, &lifecycle, &done_tx))?;
+                let (tasks_rx, lifecycle, done_tx) = (tasks_rx.clone(), lifecycle.clone(), done_tx.clone());
+                crew.spawn(format!("{name}-{n}"), 256 << 10, move || work(&tasks_rx, &lifecycle, &done_tx))?;
             }
         }
         Ok(Workers { short_tx, slow_tx })
@@ -70,10 +89,20 @@ impl Workers {
     pub fn submit(&self, order: Order) -> Result<Claim, Box<Order>> {
         let lane = if is_slow(&order.job) { &self.slow_tx } else { &self.short_tx };
         let claim = Claim::default();
-        match lane.try_send(Box::new((order, claim.clone()))) {
-            Ok(()) => Ok(claim),
-            Err(TrySendError::Full(queued) | TrySendError::Disconnected(queued)) => Err(Box::new(queued.0)),
+        let sent = lane.try_send(Box::new(Task::Job(order, claim.clone())));
+        match sent.map_err(|refused| *refused.into_inner()) {
+            Err(Task::Job(order, _)) => Err(Box::new(order)),
+            _ => Ok(claim),
         }
+    }
+
+    /// Queues what belongs to no job.
+    ///
+    /// # Errors
+    /// When the queue is full or the threads have ended.
+    pub fn ask(&self, task: Task) -> Result<(), Refused> {
+        let lane = if matches!(task, Task::History(..)) { &self.slow_tx } else { &self.short_tx };
+        lane.try_send(Box::new(task)).map_err(|_| Refused)
     }
 }
 
@@ -81,25 +110,47 @@ fn is_slow(job: &Job) -> bool {
     matches!(job, Job::Pull | Job::Remove { data: true })
 }
 
-fn work(orders_rx: &Receiver<Queued>, lifecycle: &Lifecycle, done_tx: &Sender<Event>) {
-    for queued in orders_rx {
-        let (order, claim) = *queued;
-        if !claim.take() {
-            continue;
-        }
-        let server = order.server.clone();
-        let tell = |progress| {
-            // Latest wins: a progress that finds the loop busy is not worth waiting for.
-            let _ = done_tx.try_send(Event::Progress { server: server.clone(), progress });
+fn work(tasks_rx: &Receiver<Box<Task>>, lifecycle: &Lifecycle, done_tx: &Sender<Event>) {
+    for task in tasks_rx {
+        let event = match *task {
+            Task::Job(_, claim) if !claim.take() => None,
+            Task::Job(order, _) => job(&order, lifecycle, done_tx),
+            Task::History(ticket, question) => {
+                Some(answered(ticket, &question.server, || lifecycle.consoles.answer(&question)))
+            }
+            Task::Interrupt(ticket, server, container) => {
+                Some(answered(ticket, &server, || lifecycle.interrupt(&server, &container)))
+            }
         };
-        let result = catch_unwind(AssertUnwindSafe(|| lifecycle.perform(&order, &tell)));
-        let result = result.unwrap_or_else(|_| {
-            log::error!("{}: {}: a job panicked; this is a bug", order.label, order.server);
-            let text = "The Agent could not finish this. Its log says why.";
-            JobResult::Failed { fault: Fault::new(Code::Internal, text), facts: None }
-        });
-        if done_tx.send(Event::JobDone { server: order.server, result }).is_err() {
+        if event.is_some_and(|event| done_tx.send(event).is_err()) {
             return;
         }
     }
+}
+
+/// Does a job; `None` when its result comes from another thread.
+fn job(order: &Order, lifecycle: &Lifecycle, done_tx: &Sender<Event>) -> Option<Event> {
+    let server = &order.server;
+    let tell = |progress| {
+        // Latest wins: a progress that finds the loop busy is not worth waiting for.
+        let _ = done_tx.try_send(Event::Progress { server: server.clone(), progress });
+    };
+    let result = catch_unwind(AssertUnwindSafe(|| lifecycle.perform(order, &tell)));
+    let result = result.unwrap_or_else(|_| {
+        log::error!("{}: {server}: a job panicked; this is a bug", order.label);
+        Some(JobResult::Failed { fault: unfinished(), facts: None })
+    });
+    result.map(|result| Event::JobDone { server: server.clone(), result })
+}
+
+fn answered(ticket: Ticket, server: &ServerId, work: impl FnOnce() -> Outcome) -> Event {
+    let outcome = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        log::error!("{server}: a task panicked; this is a bug");
+        Err(unfinished())
+    });
+    Event::Answered { ticket, outcome: Box::new(outcome) }
+}
+
+fn unfinished() -> Fault {
+    Fault::new(Code::Internal, "The Agent could not finish this. Its log says why.")
 }

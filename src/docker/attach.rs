@@ -3,7 +3,7 @@
 //! Output is not asked for here: the Engine stops a container whose attached reader falls behind. The connection is not
 //! HTTP after its head, and ureq cannot hand it out, so the head is written and read here.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
 use super::call::{Call, READ_LIMIT};
@@ -78,6 +78,33 @@ impl Stdin {
                 error => error,
             })
         })
+    }
+
+    /// Writes as much of `bytes` as is taken within `limit`, and says how much that is. When it is not all, the container
+    /// does not read; the attach stays as it is, and the rest may follow.
+    pub fn write_part(&mut self, bytes: &[u8], limit: Duration) -> Result<usize, Error> {
+        if self.broken || self.stream.has_ended() {
+            self.broken = true;
+            return Err(self.closer.explain(Error::Unavailable("the attach has ended".into())));
+        }
+        self.stream.set_deadline(Some(Instant::now() + limit));
+        let mut written = 0;
+        while written < bytes.len() {
+            let wrote = self.stream.write(&bytes[written..]).and_then(|count| {
+                written += count;
+                // Under TLS what was taken is the stream's own, and a late flush goes on with the next write.
+                self.stream.flush()
+            });
+            match wrote {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => break,
+                Err(error) => {
+                    self.broken = true;
+                    return Err(self.closer.explain(Error::from_io(&error)));
+                }
+            }
+        }
+        Ok(written)
     }
 
     /// Whether the Engine keeps the attach; never blocks. It does so beyond the container's end, until something is

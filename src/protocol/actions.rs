@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::command::{Action, CommandKey, CreateServer, ServerAction, StopOptions};
+use super::console::ConsoleAction;
 use super::fields::Fields;
 use super::id::{ID_RULE, ServerId};
 use super::json::{self, Unreadable};
@@ -38,7 +39,7 @@ const fn row(name: &'static str, aliases: &'static [&'static str], reads: Reads)
     Entry { name, aliases, reads }
 }
 
-/// Console, files, archives, mods and install get their rows here.
+/// Files, archives, mods and install get their rows here.
 #[rustfmt::skip]
 const ACTIONS: &[Entry] = &[
     row("create_server",      &[],                    Reads::Server(create)),
@@ -52,6 +53,16 @@ const ACTIONS: &[Entry] = &[
     row("unsuspend_server",   &[],                    Reads::Server(|_| Ok(ServerAction::Unsuspend))),
     row("get_status",         &["get_server_status"], Reads::Server(|_| Ok(ServerAction::Status))),
     row("get_server_metrics", &[],                    Reads::Server(|_| Ok(ServerAction::Metrics))),
+    row("get_server_logs",    &[],                    Reads::Server(|p| console(ConsoleAction::logs, p))),
+    row("send_server_command", &["console:command"],  Reads::Server(|p| console(ConsoleAction::command, p))),
+    row("console:input",      &[],                    Reads::Server(|p| console(ConsoleAction::input, p))),
+    row("console:interrupt",  &[],                    Reads::Server(|_| Ok(ServerAction::Console(ConsoleAction::Interrupt)))),
+    row("console:connect",    &[],                    Reads::Server(|p| console(ConsoleAction::connect, p))),
+    row("console:disconnect", &[],                    Reads::Server(|_| Ok(ServerAction::Console(ConsoleAction::Disconnect)))),
+    row("console:status",     &[],                    Reads::Server(|_| Ok(ServerAction::Console(ConsoleAction::Status)))),
+    row("console:history",    &[],                    Reads::Server(|p| console(ConsoleAction::history, p))),
+    row("console:clear",      &[],                    Reads::Server(|_| Ok(ServerAction::Console(ConsoleAction::Clear)))),
+    row("console:download",   &[],                    Reads::Server(|p| console(ConsoleAction::download, p))),
     row("list_servers",       &[],                    Reads::Node(|| Action::ListServers)),
     row("get_system_metrics", &["system.status"],     Reads::Node(|| Action::SystemMetrics)),
     row("system.ping",        &[],                    Reads::Node(|| Action::SystemPing)),
@@ -178,4 +189,11 @@ fn stop_options(payload: &Payload) -> Result<StopOptions, Fault> {
 
 fn delete(payload: &Payload) -> Result<ServerAction, Fault> {
     Ok(ServerAction::Delete { remove_data: Fields::of(payload.map).flag("removeData", false)? })
+}
+
+fn console(
+    read: fn(Fields) -> Result<ConsoleAction, Fault>,
+    payload: &Payload,
+) -> Result<ServerAction, Fault> {
+    read(Fields::of(payload.map)).map(ServerAction::Console)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ServerId, Spec, spec::SpecPatch};
+use super::{ConsoleAction, ServerId, Spec, spec::SpecPatch};
 
 /// The three ways a command can arrive and be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,6 +90,7 @@ pub enum ServerAction {
     Unsuspend,
     Status,
     Metrics,
+    Console(ConsoleAction),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -170,6 +171,7 @@ impl ServerAction {
     pub fn is_read(&self) -> bool {
         match self {
             ServerAction::Status | ServerAction::Metrics => true,
+            ServerAction::Console(action) => action.is_read(),
             ServerAction::Create(_)
             | ServerAction::Update(_)
             | ServerAction::Start
@@ -195,6 +197,7 @@ impl ServerAction {
             ServerAction::Unsuspend => "unsuspend_server",
             ServerAction::Status => "get_status",
             ServerAction::Metrics => "get_server_metrics",
+            ServerAction::Console(action) => action.name(),
         }
     }
 
@@ -212,6 +215,7 @@ impl ServerAction {
             ServerAction::Unsuspend => "Server unsuspended successfully",
             ServerAction::Status => "Server status",
             ServerAction::Metrics => "Server metrics",
+            ServerAction::Console(action) => action.success(),
         }
     }
 }

@@ -22,6 +22,8 @@ pub enum Event {
         stream: &'static str,
         lines: u64,
         bytes: u64,
+        /// The numbers of the first and the last line, where lines have numbers.
+        seqs: Option<(u64, u64)>,
     },
 }
 

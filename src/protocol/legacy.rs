@@ -156,7 +156,9 @@ pub(super) fn encode_outcome(
         Ok(Reply::Status(report)) => status(&report.server_id, report.status),
         Ok(Reply::SystemInfo(info)) => Some(encode("system_info", info, message_id, now)),
         // No message of this dialect asks for these.
-        Ok(Reply::Servers(_) | Reply::SystemMetrics(_) | Reply::Metrics(_) | Reply::Pong) => None,
+        Ok(
+            Reply::Servers(_) | Reply::SystemMetrics(_) | Reply::Metrics(_) | Reply::Pong | Reply::Console(_),
+        ) => None,
     }
 }
 
@@ -204,7 +206,7 @@ pub fn encode_status(server_id: &ServerId, status: Status, now: SystemTime) -> S
     encode("server_status", ServerStatus { server_id, status, error: None }, None, now)
 }
 
-/// Lines of a server's output; `stream` is `stdout`, `stderr` or `system`.
+/// Lines of a server's output; `stream` is `stdout`, `stderr`, `install` or `system`.
 pub fn encode_output(server_id: &ServerId, output: &str, stream: &str, now: SystemTime) -> String {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]

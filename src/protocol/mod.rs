@@ -6,6 +6,7 @@
 //! and no action name goes further in.
 
 pub mod command;
+pub mod console;
 pub mod event;
 pub mod fault;
 pub mod id;
@@ -31,6 +32,7 @@ use std::time::SystemTime;
 
 pub use actions::capabilities;
 pub use command::{Action, Command, CommandKey, Dialect, Envelope, ServerAction, StopOptions};
+pub use console::{ConsoleAction, ConsoleReply, ServerLog};
 pub use decode::{Decoder, Incoming, Rejected, Skip};
 pub use event::Event;
 pub use fault::{Code, Fault};

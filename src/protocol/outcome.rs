@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};
 
-use super::{Fault, ServerId, Status};
+use super::{ConsoleReply, Fault, ServerId, Status};
 
 pub type Outcome = Result<Reply, Fault>;
 
@@ -20,6 +20,7 @@ pub enum Reply {
     /// Answer to `system.ping`; it carries the time at which it is encoded.
     Pong,
     SystemInfo(Box<SystemInfo>),
+    Console(Box<ConsoleReply>),
 }
 
 /// The outcome of an action on one server. Fields that the action does not promise are `None`.

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::command::{Action, ServerAction, StopOptions};
+use super::console::{ConsoleAction, LogFormat};
 use super::decode::{Head, Skip};
 use super::event::KnownServer;
 use super::wire::{Timestamp, text};
@@ -245,6 +246,18 @@ struct Payload<'a> {
     timeout: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     remove_data: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lines: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boot_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format: Option<LogFormat>,
 }
 
 impl<'a> Payload<'a> {
@@ -263,6 +276,21 @@ impl<'a> Payload<'a> {
                 Payload { signal: signal.as_deref(), timeout: timeout.map(|time| time.as_secs()), ..base }
             }
             ServerAction::Delete { remove_data } => Payload { remove_data: Some(*remove_data), ..base },
+            ServerAction::Console(action) => match action {
+                ConsoleAction::Logs { lines } | ConsoleAction::History { lines } => {
+                    Payload { lines: Some(*lines), ..base }
+                }
+                ConsoleAction::Command(command) => Payload { command: Some(command), ..base },
+                ConsoleAction::Input(input) => Payload { input: Some(input), ..base },
+                ConsoleAction::Connect { since, boot_id } => {
+                    Payload { since: *since, boot_id: boot_id.as_deref(), ..base }
+                }
+                ConsoleAction::Download { format } => Payload { format: Some(*format), ..base },
+                ConsoleAction::Interrupt
+                | ConsoleAction::Disconnect
+                | ConsoleAction::Status
+                | ConsoleAction::Clear => base,
+            },
             ServerAction::Start
             | ServerAction::Kill
             | ServerAction::Suspend

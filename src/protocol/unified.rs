@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::actions;
 use super::command::{Command, Envelope};
+use super::console::ServerLog;
 use super::decode::{Decoder, Head, Incoming, Rejected};
 use super::event::Event;
 use super::outcome::{Outcome, SystemMetrics, two_places};
@@ -125,6 +126,10 @@ pub fn encode_event(event: &Event, seq: u64, boot_id: &str, now: SystemTime) -> 
         stream: &'static str,
         lines: u64,
         bytes: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        first_seq: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        last_seq: Option<u64>,
     }
     #[derive(Serialize)]
     struct Empty {}
@@ -139,11 +144,30 @@ pub fn encode_event(event: &Event, seq: u64, boot_id: &str, now: SystemTime) -> 
         Event::AgentStopping => encode("agent_stopping", seq, boot_id, now, Empty {}),
         Event::ServerStatusChanged(change) => encode("server_status_changed", seq, boot_id, now, change),
         Event::CommandProgress(progress) => encode("command_progress", seq, boot_id, now, progress),
-        Event::StreamGap { server_id, stream, lines, bytes } => {
-            let server_id = server_id.as_ref().map(|id| id.as_str());
-            encode("stream_gap", seq, boot_id, now, Gap { server_id, stream, lines: *lines, bytes: *bytes })
+        Event::StreamGap { server_id, stream, lines, bytes, seqs } => {
+            let gap = Gap {
+                server_id: server_id.as_ref().map(|id| id.as_str()),
+                stream,
+                lines: *lines,
+                bytes: *bytes,
+                first_seq: seqs.map(|seqs| seqs.0),
+                last_seq: seqs.map(|seqs| seqs.1),
+            };
+            encode("stream_gap", seq, boot_id, now, gap)
         }
     }
+}
+
+/// Lines of a server's output; `now` is when it is said.
+pub fn encode_server_log(log: &ServerLog, now: SystemTime) -> String {
+    #[derive(Serialize)]
+    struct Message<'a> {
+        r#type: &'static str,
+        timestamp: Timestamp,
+        event: &'static str,
+        data: &'a ServerLog<'a>,
+    }
+    text(&Message { r#type: "event", timestamp: Timestamp(now), event: "server_log", data: log })
 }
 
 /// The answer to a ping. `healthy` is whether Docker answers.

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
+use super::console::{ConsoleReply, nanoseconds};
 use super::outcome::{Reply, Resources, ServerMetrics, ServerReply, ServerReport, SystemInfo, SystemMetrics};
 use super::{MAX_OUT, ServerId, Status};
 
@@ -46,6 +47,23 @@ pub(super) fn fitted<T: Serialize>(items: &[T], encode: impl Fn(&[T], bool) -> S
     encode(&items[..fits.count()], true)
 }
 
+/// The same with as many of the last items as fit.
+fn fitted_last<T: Serialize>(items: &[T], encode: impl Fn(&[T], bool) -> String) -> String {
+    let whole = encode(items, false);
+    if whole.len() <= MAX_OUT {
+        return whole;
+    }
+    drop(whole);
+    let mut room = MAX_OUT.saturating_sub(encode(&[], true).len());
+    let fits = items.iter().rev().take_while(|item| {
+        let length = length(item) + 1;
+        let fits = length <= room;
+        room -= if fits { length } else { 0 };
+        fits
+    });
+    encode(&items[items.len() - fits.count()..], true)
+}
+
 /// Bytes of a value's JSON, counted without writing it.
 fn length(value: &impl Serialize) -> usize {
     struct Count(usize);
@@ -71,6 +89,7 @@ fn length(value: &impl Serialize) -> usize {
 pub(super) fn message(reply: &Reply) -> Option<&str> {
     match reply {
         Reply::Server(reply) => Some(&reply.message),
+        Reply::Console(reply) => Some(reply.message()),
         _ => None,
     }
 }
@@ -95,6 +114,7 @@ pub(super) enum Data<'a> {
         timestamp: Timestamp,
     },
     Info(&'a SystemInfo),
+    Console(ConsoleData<'a>),
 }
 
 impl<'a> Data<'a> {
@@ -114,6 +134,7 @@ impl<'a> Data<'a> {
             Reply::SystemMetrics(metrics) => Data::Metrics(metrics),
             Reply::Pong => Data::Pong { message: "pong", timestamp: Timestamp(now) },
             Reply::SystemInfo(info) => Data::Info(info),
+            Reply::Console(reply) => return ConsoleData::fitted(reply, |data| encode(Data::Console(data))),
         };
         encode(data)
     }
@@ -153,5 +174,83 @@ impl StatusData<'_> {
             resources: &report.resources,
             server: report,
         }
+    }
+}
+
+/// What a console answers.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum ConsoleData<'a> {
+    Logs {
+        logs: &'a [String],
+        lines: usize,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        truncated: bool,
+    },
+    #[serde(rename_all = "camelCase")]
+    Sent {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        server_id: Option<&'a ServerId>,
+        sent: bool,
+    },
+    Connected {
+        connected: bool,
+    },
+    #[serde(rename_all = "camelCase")]
+    Status {
+        connected: bool,
+        last_activity: Option<Activity>,
+        buffer_size: usize,
+    },
+    #[serde(rename_all = "camelCase")]
+    History {
+        history: &'a [String],
+        lines: usize,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        first_seq: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        last_seq: Option<u64>,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        truncated: bool,
+    },
+    Cleared {
+        cleared: bool,
+    },
+    Download {
+        content: &'a str,
+    },
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+pub(super) struct Activity(#[serde(serialize_with = "nanoseconds")] u64);
+
+impl<'a> ConsoleData<'a> {
+    fn fitted(reply: &'a ConsoleReply, encode: impl Fn(ConsoleData) -> String) -> String {
+        encode(match reply {
+            ConsoleReply::Logs { lines } => {
+                return fitted_last(lines, |logs, truncated| {
+                    encode(ConsoleData::Logs { logs, lines: logs.len(), truncated })
+                });
+            }
+            ConsoleReply::History { lines, numbered, last_seq } => {
+                return fitted_last(lines, |history, truncated| {
+                    let numbered = (*numbered).min(history.len()) as u64;
+                    let first_seq = (numbered > 0).then(|| last_seq + 1 - numbered);
+                    let last_seq = (*last_seq > 0).then_some(*last_seq);
+                    let lines = history.len();
+                    encode(ConsoleData::History { history, lines, first_seq, last_seq, truncated })
+                });
+            }
+            ConsoleReply::Sent { server, .. } => ConsoleData::Sent { server_id: server.as_ref(), sent: true },
+            ConsoleReply::Connected(connected) => ConsoleData::Connected { connected: *connected },
+            ConsoleReply::Status { connected, last_activity_ns, buffer_size } => ConsoleData::Status {
+                connected: *connected,
+                last_activity: last_activity_ns.map(Activity),
+                buffer_size: *buffer_size,
+            },
+            ConsoleReply::Cleared => ConsoleData::Cleared { cleared: true },
+            ConsoleReply::Download { content } => ConsoleData::Download { content },
+        })
     }
 }

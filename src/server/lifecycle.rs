@@ -10,20 +10,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::blueprint;
+use super::console::{self, Consoles, Inputs, Receipt, Target};
 use super::facts::{Facts, LABEL_NODE, LABEL_SERVER};
 use super::faults;
 use super::machine::{Job, JobResult};
 use super::record::{Record, Records};
 use crate::docker::{self, Client, Closer, Container, ContainerId, Error, Reference, RegistryAuth};
 use crate::protocol::spec::User;
-use crate::protocol::{Code, Fault, NodeId, ServerId, Spec};
+use crate::protocol::{Code, ConsoleReply, Fault, NodeId, Outcome, Reply, ServerId, Spec};
 
 /// The Engine's sign of life must come within this on a new connection.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
 /// Docker's own limit is 127; a registry that names more must not make the Agent remember them.
 const MAX_LAYERS: usize = 512;
-/// A server that does not read its standard input must not hold a worker for longer.
-const CONSOLE_LIMIT: Duration = Duration::from_secs(5);
 /// Pull progress is told at most this often.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
@@ -75,7 +74,6 @@ impl Layers {
 }
 
 /// What the jobs share.
-#[derive(Debug)]
 pub struct Lifecycle {
     pub client: Client,
     pub node: NodeId,
@@ -84,6 +82,8 @@ pub struct Lifecycle {
     pub server_user: (u32, u32),
     pub registry_auth_file: Option<PathBuf>,
     pub records: Records,
+    pub consoles: Consoles,
+    pub inputs: Inputs,
 }
 
 /// Why a job stopped half-way.
@@ -106,15 +106,16 @@ impl From<Fault> for Stopped {
 }
 
 impl Lifecycle {
-    /// Does one job. Takes as long as the Engine takes, at most the bounds of the client's calls.
-    pub fn perform(&self, order: &Order, tell: &dyn Fn(PullProgress)) -> JobResult {
-        match &order.job {
+    /// Does one job. Takes as long as the Engine takes, at most the bounds of the client's calls. `None` when the
+    /// thread of the server's input will say how it ended.
+    pub fn perform(&self, order: &Order, tell: &dyn Fn(PullProgress)) -> Option<JobResult> {
+        Some(match &order.job {
             Job::Create { keep_data } => self.create(order, *keep_data),
             Job::Pull => self.pull(order, tell),
             Job::Start => self.start(order),
             Job::Signal(signal) => self.signal(order, signal),
             Job::Kill => self.signal(order, "SIGKILL"),
-            Job::Console(line) => self.console(order, line),
+            Job::Console(line) => return self.console(order, line),
             Job::Inspect => self.inspect(order),
             Job::Apply(spec) => self.apply(order, spec),
             Job::Store(_) | Job::Save => self.store(order),
@@ -123,6 +124,21 @@ impl Lifecycle {
                 Ok(_) => JobResult::Ok(None),
                 Err(error) => self.failed(order, &error),
             },
+        })
+    }
+
+    /// Sends a container SIGINT.
+    pub fn interrupt(&self, server: &ServerId, container: &ContainerId) -> Outcome {
+        match self.client.kill(container, "SIGINT") {
+            Ok(()) => {
+                let message = "Interrupt sent";
+                Ok(Reply::Console(Box::new(ConsoleReply::Sent { server: None, message })))
+            }
+            Err(error) if error.is_conflict() || error.is_not_found() => Err(console::input::not_running()),
+            Err(error) => {
+                log::warn!("{server}: interrupt: {error}");
+                Err(faults::of_engine(&error))
+            }
         }
     }
 
@@ -321,17 +337,13 @@ impl Lifecycle {
         }
     }
 
-    fn console(&self, order: &Order, line: &str) -> JobResult {
+    fn console(&self, order: &Order, line: &str) -> Option<JobResult> {
         let _ = self.save(order);
-        let Some(container) = &order.container else { return JobResult::NotRunning };
-        let written = self
-            .client
-            .attach_stdin(&container.id, &order.closer)
-            .and_then(|mut stdin| stdin.write(format!("{line}\n").as_bytes(), CONSOLE_LIMIT));
-        match written {
-            Ok(()) => JobResult::Ok(None),
-            Err(error) if error.is_conflict() || error.is_not_found() => JobResult::NotRunning,
-            Err(error) => self.failed(order, &error),
+        let Some(Facts { id, started_ns, .. }) = &order.container else { return Some(JobResult::NotRunning) };
+        let target = Target { server: order.server.clone(), container: id.clone(), started_ns: *started_ns };
+        match self.inputs.send(&target, format!("{line}\n").into_bytes(), Receipt::Job) {
+            Ok(()) => None,
+            Err(refused) => Some(JobResult::from(refused)),
         }
     }
 

@@ -7,6 +7,7 @@
 //! | [`facts`] | what a look at Docker tells |
 //! | [`record`] | what is kept on disk |
 //! | [`blueprint`] | a spec as the container that Docker is asked for |
+//! | [`console`] | output and input of servers |
 //! | [`lifecycle`] | the jobs of the workers, against the Engine |
 //! | [`stats`] | what running servers use, from the kernel |
 //! | [`faults`] | an Engine error as the Panel is told |
@@ -14,6 +15,7 @@
 //! It owns no thread: the agent loop owns the machines and the workers run the jobs.
 
 pub mod blueprint;
+pub mod console;
 pub mod facts;
 pub mod faults;
 pub mod lifecycle;
@@ -23,6 +25,7 @@ pub mod signal;
 pub mod stats;
 pub mod supervision;
 
+pub use console::{Consoles, Inputs};
 pub use facts::{Died, Facts};
 pub use lifecycle::Lifecycle;
 pub use machine::{Change, Desired, Done, Effect, Input, Job, JobResult, Machine, Request, Ticket};

@@ -149,7 +149,12 @@ impl Engine {
         }
     }
 
-    fn exchange(&self, method: &str, path: &str, body: Option<&Value>) -> std::io::Result<(u16, Vec<u8>)> {
+    pub(super) fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> std::io::Result<(u16, Vec<u8>)> {
         converse(self.connect()?, method, path, body)
     }
 

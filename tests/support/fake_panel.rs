@@ -370,8 +370,13 @@ impl Connection {
         });
         found.unwrap_or_else(|| {
             let seen = self.seen();
-            let last: Vec<String> =
-                seen.iter().rev().take(20).rev().map(|seen| format!("  {seen:?}")).collect();
+            let last: Vec<String> = seen
+                .iter()
+                .rev()
+                .take(20)
+                .rev()
+                .map(|seen| format!("  {seen:?}").chars().take(300).collect())
+                .collect();
             panic!(
                 "no {what} within {within:?}; the last of {} that came in:\n{}",
                 seen.len(),

@@ -17,6 +17,7 @@ mod engine_proxy;
 mod fake_panel;
 mod http;
 mod network;
+pub mod output;
 mod registry;
 mod shape;
 

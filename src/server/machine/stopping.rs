@@ -91,6 +91,7 @@ impl Machine {
             Request::Kill => {
                 stopping.next = Some(Job::Kill);
                 stopping.waiters.push((ticket, Waiter::Kill));
+                self.give_up_input();
                 self.push_stop(now);
             }
             Request::Suspend => {
@@ -124,7 +125,9 @@ impl Machine {
             }
             JobResult::NotRunning if stopping.exited.is_none() => return self.run(Job::Inspect),
             // Standard input could not be written: the signal is the next kindest word.
-            JobResult::Failed { .. } if matches!(job, Job::Console(_)) && stopping.exited.is_none() => {
+            JobResult::Failed { .. }
+                if matches!(job, Job::Console(_)) && stopping.exited.is_none() && stopping.next.is_none() =>
+            {
                 return self.run(Job::Signal("SIGTERM".into()));
             }
             // It may not have arrived. It is sent again once Docker has been asked, or the deadline does its work.
@@ -199,6 +202,13 @@ impl Machine {
         }
     }
 
+    /// A server that does not read its input must not hold up its end.
+    fn give_up_input(&mut self) {
+        if matches!(self.job, Some(Job::Console(_))) {
+            self.effects.push(Effect::Cancel);
+        }
+    }
+
     pub(super) fn stop_overdue(&mut self, now: Instant) {
         let Phase::Stopping(stopping) = &mut self.phase else { return };
         if now < stopping.deadline {
@@ -214,6 +224,7 @@ impl Machine {
         }
         stopping.next = Some(Job::Kill);
         stopping.deadline = now + KILL_CONFIRM;
+        self.give_up_input();
         self.push_stop(now);
     }
 }

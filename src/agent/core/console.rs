@@ -1,0 +1,233 @@
+//! Consoles, as the loop sees them: which runs are followed, and what a command asks of a server's output and input.
+//! What would block goes to a worker or to the server's input thread; the rest is answered at once.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use super::*;
+use crate::agent::workers::{MAX_QUESTIONS, Task};
+use crate::protocol::{ConsoleAction, ConsoleReply, MAX_OUT};
+use crate::server::console::input::not_running;
+use crate::server::console::{Patterns, Question, Receipt, Refused, Run, Target, Wants};
+
+/// Largest log that is downloaded over HTTP, in bytes.
+const MAX_DOWNLOAD: usize = 16 << 20;
+
+impl Core {
+    /// Has the output of a run followed to its end.
+    pub(super) fn watch(&mut self, id: &ServerId, gone: bool) {
+        let Some(server) = self.servers.get_mut(id) else { return };
+        if gone {
+            self.inputs.end(id);
+            return self.consoles.forget(id);
+        }
+        let machine = &server.machine;
+        let running = machine.container().filter(|container| container.running);
+        let awaited = machine.status() == Status::Starting;
+        let now = running.map(|container| (container.started_ns, awaited));
+        if server.watched == now {
+            return;
+        }
+        let restarted =
+            server.watched.map(|(started_ns, _)| started_ns) != now.map(|(started_ns, _)| started_ns);
+        server.watched = now;
+        if restarted {
+            self.inputs.end(id);
+        }
+        let patterns = || Arc::new(Patterns::new(&machine.spec().done));
+        let run = running.map(|container| Run {
+            container: container.id.clone(),
+            started_ns: container.started_ns,
+            done: awaited.then(patterns),
+        });
+        // That nobody waits for the run any more is no reason to open its stream again.
+        if restarted || awaited {
+            self.consoles.set_run(id, run);
+        }
+    }
+
+    /// Carries out what a command asks of a console. `key` is known to the ledger.
+    pub(super) fn console(
+        &mut self,
+        envelope: Envelope,
+        key: Option<CommandKey>,
+        id: ServerId,
+        action: ConsoleAction,
+    ) {
+        let name = action.name();
+        let Some(server) = self.servers.get(&id).filter(|server| server.machine.is_created()) else {
+            return self.refuse(&envelope, key, name, server_not_found());
+        };
+        let container = server.machine.container();
+        let question = |wants| Question {
+            server: id.clone(),
+            container: container.map(|container| container.id.clone()),
+            wants,
+        };
+        let running = container.filter(|container| container.running).map(|container| Target {
+            server: id.clone(),
+            container: container.id.clone(),
+            started_ns: container.started_ns,
+        });
+        let limit = if matches!(envelope, Envelope::Http { .. }) { MAX_DOWNLOAD } else { MAX_OUT };
+        let outcome = match action {
+            ConsoleAction::Logs { lines } => {
+                return self.ask(envelope, name, question(Wants::Logs { lines }));
+            }
+            ConsoleAction::History { lines } => {
+                return self.ask(envelope, name, question(Wants::History { lines }));
+            }
+            ConsoleAction::Download { format } => {
+                return self.ask(envelope, name, question(Wants::Download { format, limit }));
+            }
+            ConsoleAction::Command(line) => {
+                return self.input(envelope, key, &id, name, running, line + "\n");
+            }
+            ConsoleAction::Input(text) => return self.input(envelope, key, &id, name, running, text),
+            // On a TTY the terminal makes SIGINT of it for whoever is in front.
+            ConsoleAction::Interrupt if server.machine.spec().tty => {
+                return self.input(envelope, key, &id, name, running, "\u{3}".into());
+            }
+            ConsoleAction::Interrupt => return self.interrupt(envelope, key, id, name, running),
+            ConsoleAction::Connect { since, boot_id } => {
+                self.consoles.connect(&id, since, boot_id.as_deref());
+                ConsoleReply::Connected(true)
+            }
+            ConsoleAction::Disconnect => {
+                self.consoles.disconnect(&id);
+                ConsoleReply::Connected(false)
+            }
+            ConsoleAction::Clear => {
+                self.consoles.clear(&id);
+                ConsoleReply::Cleared
+            }
+            ConsoleAction::Status => {
+                let standing = self.consoles.standing(&id);
+                ConsoleReply::Status {
+                    connected: standing.connected,
+                    last_activity_ns: standing.last_activity_ns,
+                    buffer_size: standing.buffer_size,
+                }
+            }
+        };
+        self.answer_now(&envelope, key, name, Ok(Reply::Console(Box::new(outcome))));
+    }
+
+    /// Lines that are in memory are told at once, others are looked for by a worker.
+    fn ask(&mut self, envelope: Envelope, name: &'static str, question: Question) {
+        if let Some(outcome) = self.consoles.answer_at_once(&question) {
+            self.counters.command(name, None, Duration::ZERO);
+            return self.voice.answer(&envelope, None, &outcome, SystemTime::now());
+        }
+        if self.questions >= MAX_QUESTIONS || self.waiting.len() >= MAX_WAITING {
+            return self.refuse(&envelope, None, name, busy());
+        }
+        let ticket = self.admit_waiting(envelope, None, name, &question.server);
+        self.questions += 1;
+        if self.workers.ask(Task::History(ticket, question)).is_err() {
+            self.answered(ticket, Err(busy()));
+        }
+    }
+
+    fn input(
+        &mut self,
+        envelope: Envelope,
+        key: Option<CommandKey>,
+        id: &ServerId,
+        name: &'static str,
+        running: Option<Target>,
+        text: String,
+    ) {
+        let Some(target) = running else { return self.refuse(&envelope, key, name, not_running()) };
+        if self.waiting.len() >= MAX_WAITING {
+            return self.refuse(&envelope, key, name, busy());
+        }
+        // How it went comes as an event, thus after it is known who waits for it.
+        match self.inputs.send(&target, text.into_bytes(), Receipt::Command(Ticket(self.next_ticket))) {
+            Ok(()) => drop(self.admit_waiting(envelope, key, name, id)),
+            Err(refused) => self.refuse(&envelope, key, name, refused.fault()),
+        }
+    }
+
+    fn interrupt(
+        &mut self,
+        envelope: Envelope,
+        key: Option<CommandKey>,
+        id: ServerId,
+        name: &'static str,
+        running: Option<Target>,
+    ) {
+        let Some(target) = running else { return self.refuse(&envelope, key, name, not_running()) };
+        let ticket = self.admit_waiting(envelope, key, name, &id);
+        if self.workers.ask(Task::Interrupt(ticket, id, target.container)).is_err() {
+            self.answered(ticket, Err(busy()));
+        }
+    }
+
+    /// An input was written, or not.
+    pub(super) fn input_done(&mut self, ticket: Ticket, result: Result<(), Refused>) {
+        let Some(waiting) = self.waiting.get(&ticket) else { return };
+        self.consoles.touch(&waiting.server);
+        let outcome = match result {
+            Ok(()) if waiting.action == "send_server_command" => {
+                Ok(ConsoleReply::Sent { server: Some(waiting.server.clone()), message: "Command sent" })
+            }
+            Ok(()) => Ok(ConsoleReply::Sent { server: None, message: "Input sent" }),
+            Err(refused) => Err(refused.fault()),
+        };
+        self.answered(ticket, outcome.map(|reply| Reply::Console(Box::new(reply))));
+    }
+
+    /// A command that no machine has a part in has its outcome.
+    pub(super) fn answered(&mut self, ticket: Ticket, outcome: Outcome) {
+        let Some(waiting) = self.waiting.remove(&ticket) else { return };
+        let code = outcome.as_ref().err().map(|fault| fault.code);
+        self.counters.command(waiting.action, code, waiting.since.elapsed());
+        if let Err(fault) = &outcome {
+            log::info!("{}: {}: {}: {fault}", label(&waiting.envelope), waiting.server, waiting.action);
+        }
+        if matches!(waiting.action, "get_server_logs" | "console:history" | "console:download") {
+            self.questions -= 1;
+        }
+        self.answer_waiting(waiting, &outcome, SystemTime::now());
+    }
+
+    fn admit_waiting(
+        &mut self,
+        envelope: Envelope,
+        key: Option<CommandKey>,
+        action: &'static str,
+        server: &ServerId,
+    ) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        let waiting = Waiting { envelope, key, action, server: server.clone(), since: Instant::now() };
+        self.waiting.insert(ticket, waiting);
+        ticket
+    }
+
+    /// Answers a command whose outcome is known as it comes in.
+    fn answer_now(
+        &mut self,
+        envelope: &Envelope,
+        key: Option<CommandKey>,
+        name: &'static str,
+        outcome: Outcome,
+    ) {
+        let (now, at) = (Instant::now(), SystemTime::now());
+        self.counters.command(name, None, Duration::ZERO);
+        if let Some(key) = &key {
+            self.ledger.answered(key, &outcome, at, now, self.link.generation());
+        }
+        self.voice.answer(envelope, key, &outcome, at);
+    }
+
+    /// Tells what was dropped, ahead of what follows it.
+    pub(super) fn tell_gaps(&mut self) {
+        let Core { consoles, voice, .. } = self;
+        consoles.tell_gaps(|gap| {
+            log::info!("{}: {} lines of {} bytes were dropped", gap.server, gap.lines, gap.bytes);
+            voice.tell_gap(gap);
+        });
+    }
+}
