@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use longshore::protocol::command::CreateServer;
+use longshore::protocol::console::LogFormat;
 use longshore::protocol::spec::{
     Limits, Port, Protocol, Restart, RestartPolicy, Rules, Startup, Stop, StopMethod, User,
 };
 use longshore::protocol::{
-    Action, Decoder, Incoming, ServerAction, Spec, StopOptions, encode_outcome, panel_side,
+    Action, ConsoleAction, Decoder, Incoming, ServerAction, Spec, StopOptions, encode_outcome, panel_side,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -196,6 +197,25 @@ fn spec() -> impl Strategy<Value = Spec> {
     })
 }
 
+fn console() -> impl Strategy<Value = ConsoleAction> {
+    prop_oneof![
+        (1u32..=10_000).prop_map(|lines| ConsoleAction::Logs { lines }),
+        (1u32..=10_000).prop_map(|lines| ConsoleAction::History { lines }),
+        "[ -~]{0,40}".prop_map(ConsoleAction::Command),
+        any::<String>().prop_map(|text| ConsoleAction::Input(text.chars().take(40).collect())),
+        (option::of(0u64..1 << 53), option::of("[0-9a-f]{32}".prop_map(String::from)))
+            .prop_map(|(since, boot_id)| ConsoleAction::Connect { since, boot_id }),
+        select(vec![
+            ConsoleAction::Interrupt,
+            ConsoleAction::Disconnect,
+            ConsoleAction::Status,
+            ConsoleAction::Clear,
+            ConsoleAction::Download { format: LogFormat::Txt },
+            ConsoleAction::Download { format: LogFormat::Json },
+        ]),
+    ]
+}
+
 fn action() -> impl Strategy<Value = Action> {
     let options = || {
         (option::of(select(vec!["SIGTERM", "SIGINT"])), option::of(0u64..=3600)).prop_map(
@@ -218,6 +238,7 @@ fn action() -> impl Strategy<Value = Action> {
         Just(ServerAction::Suspend),
         Just(ServerAction::Unsuspend),
         Just(ServerAction::Status),
+        console().prop_map(ServerAction::Console),
     ];
     let container = prop_oneof![
         Just(ServerAction::Start),
