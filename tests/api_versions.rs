@@ -6,7 +6,7 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use support::*;
@@ -129,7 +129,8 @@ fn broken_connections_bring_no_false_word() {
         ["restart_server", "stop_server", "start_server", "kill_server", "start_server", "stop_server"]
     {
         // Whatever is answered, what is said to be is what is.
-        let answer = link.call(action, "s", json!({"timeout": 5}));
+        let begun = Instant::now();
+        let answer = link.call(action, "s", json!({"timeout": 12}));
         let state = engine().state(&agent.container("s"));
         let status = match answer["success"] == true {
             true => answer["data"]["status"].as_str().expect("a word").to_owned(),
@@ -137,6 +138,8 @@ fn broken_connections_bring_no_false_word() {
         };
         assert_eq!(status == "running", state == "running", "{action}: {answer}, in truth {state}");
         assert!(matches!(status.as_str(), "running" | "stopped"), "{action}: {answer}");
+        // A signal that was lost is sent again, before any deadline has come.
+        assert!(begun.elapsed() < Duration::from_secs(9), "{action} took {:?}", begun.elapsed());
     }
     assert!(count.load(Ordering::Relaxed) >= 6, "some calls were broken");
     breaks.store(false, Ordering::Relaxed);
