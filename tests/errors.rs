@@ -57,9 +57,7 @@ fn fails(
     assert_eq!(code(&response), expected, "{action} of {server}: {response}");
     let message = response["error"]["message"].as_str().unwrap_or_default();
     assert!(message.contains(says) && message.ends_with('.'), "{action} of {server}: {message}");
-    let logged = |line: &&String| line.contains(&format!("{id}: ")) && line.contains(cause);
-    let log = agent.log();
-    assert!(log.iter().find(logged).is_some(), "{action} of {server}: no {cause:?} under {id}");
+    assert!(agent.has_logged(&format!("{id}: "), cause), "{action} of {server}: no {cause:?} under {id}");
 }
 
 fn demo_with_secret(extra: Value) -> Value {
@@ -187,7 +185,7 @@ fn an_image_whose_user_is_not_in_it() {
     assert_eq!(code(&response), "DOCKER_ERROR", "{response}");
     let message = response["error"]["message"].as_str().unwrap();
     assert!(message.contains("user"), "{message}");
-    assert!(agent.log().iter().any(|line| line.contains(&started) && line.contains("unable to find user")));
+    assert!(agent.has_logged(&started, "unable to find user"));
     is_discreet(&agent, &link, &["nobody-here"]);
 }
 

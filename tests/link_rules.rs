@@ -373,7 +373,9 @@ fn a_proxy_is_asked_for_a_tunnel() {
     let environment = [("HTTP_PROXY", proxy_url.as_str()), ("ALLOW_INSECURE", "1")];
     let mut agent = AgentProcess::prepare("ws://panel.test:8080/agent", engine(), &environment);
     agent.start_again();
-    let (mut client, _) = proxy.accept().unwrap();
+    let (client_tx, client) = channel();
+    thread::spawn(move || client_tx.send(proxy.accept().unwrap().0));
+    let mut client = client.recv_timeout(SOON).expect("the proxy is asked");
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];

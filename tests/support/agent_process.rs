@@ -161,6 +161,12 @@ impl AgentProcess {
         found.unwrap_or_else(|| panic!("{} did not log {text:?} within {within:?}", self.node_id))
     }
 
+    /// Waits for a line that holds both: a response may be there before the log's reader is.
+    pub fn has_logged(&self, text: &str, other: &str) -> bool {
+        let holds = |line: &String| line.contains(text) && line.contains(other);
+        self.log.wait(SOON, |lines| lines.iter().any(holds).then_some(())).is_some()
+    }
+
     /// Where it answers `/health`, as it logged it.
     pub fn health_address(&self) -> SocketAddr {
         let line = self.wait_log("health");

@@ -289,6 +289,10 @@ fn read(state: &State, mut reader: WebSocket<Half>) {
             Err(error) => break error.to_string(),
         };
         state.paused.wait(A_DAY, |paused| (!*paused).then_some(()));
+        // What the kernel still holds when the test ends the connection is lost with it.
+        if state.ending.load(Ordering::Acquire) {
+            break "ended by the test".to_owned();
+        }
         let seen = match message {
             Message::Text(text) => match serde_json::from_str(&text) {
                 Ok(value) => Seen::Json(value),
