@@ -159,6 +159,7 @@ fn what_is_no_message_is_passed_over_and_told_in_the_log_once() {
     link.wait_json("an answer", |message| message["error"]["code"] == "INVALID_MESSAGE");
     let replies = link.messages().into_iter().filter(|message| message["type"] == "response").count();
     assert_eq!(replies, 2, "nobody is answered for what was passed over");
+    agent.wait_log("skipped");
     let told: Vec<_> = agent.log().into_iter().filter(|line| line.contains("skipped")).collect();
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(agent.log().iter().all(|line| !line.contains('\u{1b}')));
