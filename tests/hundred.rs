@@ -26,7 +26,7 @@ fn all(link: &Connection, agent: &AgentProcess, action: &str, payload: Value) ->
         if let Seen::Json(message) = seen
             && message["type"] == "response"
         {
-            threads = threads.max(agent.threads());
+            threads = threads.max(agent.threads_besides_consoles());
             answers.push(message.clone());
         }
         (answers.len() == SERVERS).then_some(())
