@@ -199,13 +199,6 @@ impl AgentProcess {
         self.status("VmRSS:")
     }
 
-    /// Its threads but those that follow a console, of which there is one for each running server.
-    pub fn threads_besides_consoles(&self) -> u64 {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("the Agent runs");
-        let names = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
-        names.filter(|name| !name.starts_with("con-")).count() as u64
-    }
-
     pub fn threads(&self) -> u64 {
         self.status("Threads:")
     }
