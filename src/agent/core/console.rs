@@ -40,10 +40,7 @@ impl Core {
             started_ns: container.started_ns,
             done: awaited.then(patterns),
         });
-        // That nobody waits for the run any more is no reason to open its stream again.
-        if restarted || awaited {
-            self.consoles.set_run(id, run);
-        }
+        self.consoles.set_run(id, run);
     }
 
     /// Carries out what a command asks of a console. `key` is known to the ledger.

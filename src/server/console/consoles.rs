@@ -60,6 +60,12 @@ pub struct Run {
     pub done: Option<Arc<Patterns>>,
 }
 
+impl Run {
+    fn is_same(&self, other: &Run) -> bool {
+        self.container == other.container && self.started_ns == other.started_ns
+    }
+}
+
 /// See the module's description. A clone is the same.
 #[derive(Clone)]
 pub struct Consoles(pub(super) Arc<Shared>);
@@ -186,18 +192,18 @@ impl Consoles {
             return;
         }
         let entry = state.entry(server, &self.0.settings);
-        let begins = run.is_some();
+        // That nobody waits for a run any more is no reason to open its stream again.
+        let goes_on = match (&entry.run, &run) {
+            (Some(before), Some(run)) => before.is_same(run) && run.done.is_none(),
+            (_, run) => run.is_none(),
+        };
         entry.run = run;
-        if begins {
-            if let Some(follower) = &entry.follower {
-                // It goes on at once where it was, with the new run in view.
-                follower.closer.close();
-                follower.poke();
-            }
-            self.0.follow(&mut state, server);
-            drop(state);
-            self.0.room.notify_all();
+        if !goes_on && let Some(follower) = &entry.follower {
+            // It goes on at once where it was, with the new run in view.
+            follower.closer.close();
+            follower.poke();
         }
+        self.0.follow(state, server);
     }
 
     /// Forgets a server that was deleted.
@@ -259,7 +265,8 @@ impl Consoles {
             feed.connect(Some(u64::MAX));
         }
         self.0.recount(&mut state);
-        self.0.follow(&mut state, server);
+        self.0.follow(state, server);
+        let mut state = self.0.lock();
         state.enqueue(server);
         self.0.wake(state);
     }
@@ -269,13 +276,7 @@ impl Consoles {
         let mut state = self.0.lock();
         let Some(entry) = state.consoles.get_mut(server) else { return };
         entry.feed.disconnect();
-        let wanted = self.0.settings.always || entry.run.as_ref().is_some_and(|run| run.done.is_some());
-        let stopped = if wanted { None } else { entry.follower.take() };
-        drop(state);
-        if let Some(mut follower) = stopped {
-            follower.stop();
-        }
-        self.0.room.notify_all();
+        self.0.follow(state, server);
     }
 
     pub fn clear(&self, server: &ServerId) {
@@ -503,24 +504,33 @@ impl Shared {
         }
     }
 
-    /// Starts a follower where one is wanted and there is none.
-    fn follow(self: &Arc<Self>, state: &mut State, server: &ServerId) {
-        let Some(alive_tx) = state.alive_tx.clone() else { return };
+    /// Starts a follower where one is wanted and there is none, and ends one that is not wanted.
+    fn follow(self: &Arc<Self>, mut state: MutexGuard<'_, State>, server: &ServerId) {
         let id = state.follower_id + 1;
+        let Some(alive_tx) = state.alive_tx.clone() else { return };
         let Some(entry) = state.consoles.get_mut(server) else { return };
-        let Some(run) = &entry.run else { return };
-        let wanted = self.settings.always || entry.feed.is_live() || run.done.is_some();
-        if !wanted || entry.follower.is_some() {
-            return;
-        }
-        let (poke_tx, poke_rx) = bounded(1);
-        match follower::start(self.clone(), server.clone(), id, &run.container, poke_rx, alive_tx) {
-            Ok(()) => {
-                entry.follower = Some(Handle { id, closer: Closer::new(), poke_tx: Some(poke_tx) });
-                state.follower_id = id;
+        let awaited = entry.run.as_ref().is_some_and(|run| run.done.is_some());
+        let mut stopped = None;
+        if !self.settings.always && !entry.feed.is_live() && !awaited {
+            stopped = entry.follower.take();
+            // What is printed from now on would be missing behind these.
+            entry.feed.drop_lines();
+            self.recount(&mut state);
+        } else if let (Some(run), None) = (&entry.run, &entry.follower) {
+            let (poke_tx, poke_rx) = bounded(1);
+            match follower::start(self.clone(), server.clone(), id, &run.container, poke_rx, alive_tx) {
+                Ok(()) => {
+                    entry.follower = Some(Handle { id, closer: Closer::new(), poke_tx: Some(poke_tx) });
+                    state.follower_id = id;
+                }
+                Err(error) => log::error!("{server}: no thread for its output: {error}"),
             }
-            Err(error) => log::error!("{server}: no thread for its output: {error}"),
         }
+        drop(state);
+        if let Some(mut follower) = stopped {
+            follower.stop();
+        }
+        self.room.notify_all();
     }
 
     // ---- for a follower ------------------------------------------------------------------------------------
@@ -547,10 +557,7 @@ impl Shared {
     pub fn leave(&self, server: &ServerId, id: u64, run: &Run) -> bool {
         let mut state = self.lock();
         let Some(entry) = state.followed(server, id) else { return true };
-        let next = entry
-            .run
-            .as_ref()
-            .is_some_and(|next| next.container != run.container || next.started_ns != run.started_ns);
+        let next = entry.run.as_ref().is_some_and(|next| !next.is_same(run));
         if !next {
             entry.follower = None;
         }

@@ -156,9 +156,15 @@ impl Feed {
         self.skip_to(self.ring.end());
     }
 
+    /// What was printed until now is not to be shown again.
     pub fn clear(&mut self) {
-        self.ring.clear();
         self.cleared = Some(self.ring.cursor());
+        self.drop_lines();
+    }
+
+    /// Lets all lines go, those that wait too.
+    pub fn drop_lines(&mut self) {
+        self.ring.clear();
         self.gap = None;
         self.skip_to(self.ring.end());
     }
