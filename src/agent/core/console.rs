@@ -2,7 +2,7 @@
 //! What would block goes to a worker or to the server's input thread; the rest is answered at once.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use super::*;
 use crate::agent::workers::{MAX_QUESTIONS, Task};
@@ -173,50 +173,6 @@ impl Core {
             Err(refused) => Err(refused.fault()),
         };
         self.answered(ticket, outcome.map(|reply| Reply::Console(Box::new(reply))));
-    }
-
-    /// A command that no machine has a part in has its outcome.
-    pub(super) fn answered(&mut self, ticket: Ticket, outcome: Outcome) {
-        let Some(waiting) = self.waiting.remove(&ticket) else { return };
-        let code = outcome.as_ref().err().map(|fault| fault.code);
-        self.counters.command(waiting.action, code, waiting.since.elapsed());
-        if let Err(fault) = &outcome {
-            log::info!("{}: {}: {}: {fault}", label(&waiting.envelope), waiting.server, waiting.action);
-        }
-        if matches!(waiting.action, "get_server_logs" | "console:history" | "console:download") {
-            self.questions -= 1;
-        }
-        self.answer_waiting(waiting, &outcome, SystemTime::now());
-    }
-
-    fn admit_waiting(
-        &mut self,
-        envelope: Envelope,
-        key: Option<CommandKey>,
-        action: &'static str,
-        server: &ServerId,
-    ) -> Ticket {
-        let ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
-        let waiting = Waiting { envelope, key, action, server: server.clone(), since: Instant::now() };
-        self.waiting.insert(ticket, waiting);
-        ticket
-    }
-
-    /// Answers a command whose outcome is known as it comes in.
-    fn answer_now(
-        &mut self,
-        envelope: &Envelope,
-        key: Option<CommandKey>,
-        name: &'static str,
-        outcome: Outcome,
-    ) {
-        let (now, at) = (Instant::now(), SystemTime::now());
-        self.counters.command(name, None, Duration::ZERO);
-        if let Some(key) = &key {
-            self.ledger.answered(key, &outcome, at, now, self.link.generation());
-        }
-        self.voice.answer(envelope, key, &outcome, at);
     }
 
     /// Tells what was dropped, ahead of what follows it.

@@ -1,0 +1,223 @@
+//! A command from its receipt to its answer: what is refused at once, what is remembered, who waits for which outcome.
+//! Each accepted command is answered exactly once, by [`Core::complete`] or [`Core::answered`].
+
+use super::*;
+
+impl Core {
+    pub(super) fn command(&mut self, command: Command, generation: u64) {
+        let Command { envelope, action, key } = command;
+        log::debug!("{}: {}", label(&envelope), action.name());
+        if let Err(fault) = self.admit() {
+            self.counters.command(action.name(), Some(fault.code), Duration::ZERO);
+            return self.voice.answer(&envelope, None, &Err(fault), SystemTime::now());
+        }
+        let action = match action {
+            Action::Server(server, ServerAction::Console(action)) if action.is_read() => {
+                return self.console(envelope, None, server, action);
+            }
+            action => action,
+        };
+        if action.is_read() {
+            let begun = Instant::now();
+            let outcome = self.read(&action);
+            self.counters.command(action.name(), outcome.as_ref().err().map(|f| f.code), begun.elapsed());
+            return self.voice.answer(&envelope, None, &outcome, SystemTime::now());
+        }
+        if let Some(key) = &key {
+            match self.ledger.receive(key, Asker::Link { generation }, Instant::now()) {
+                Receipt::New => {}
+                Receipt::Joined | Receipt::AlreadySent => return,
+                Receipt::Answered(outcome, at) => {
+                    return self.voice.answer(&envelope, Some(key.clone()), &outcome, at);
+                }
+            }
+        }
+        let action_name = action.name();
+        let (server, action) = match action {
+            Action::Server(server, action) => (server, action),
+            Action::Container(name, action) => match self.find_container(&name) {
+                Some(server) => (server, action),
+                None => return self.refuse(&envelope, key, action_name, container_not_found()),
+            },
+            // Reads, answered above.
+            Action::ListServers | Action::SystemMetrics | Action::SystemPing | Action::SystemInfo => return,
+        };
+        let action = match action {
+            ServerAction::Console(action) => return self.console(envelope, key, server, action),
+            action => action,
+        };
+        let known = self.servers.get(&server);
+        let fault = match (&action, known) {
+            _ if self.waiting.len() >= MAX_WAITING => Some(busy()),
+            (_, Some(known)) if known.machine.queued() >= MAX_QUEUE => Some(busy()),
+            (ServerAction::Create(_), Some(_)) => Some(Fault::new(
+                Code::ServerExists,
+                "There is a server with this id on this node already. Choose another id or delete it first.",
+            )),
+            (ServerAction::Create(_), None) if self.servers.len() >= MAX_SERVERS => Some(Fault::new(
+                Code::InsufficientResources,
+                "This node has as many servers as one Agent looks after.",
+            )),
+            (ServerAction::Create(_), None) | (_, Some(_)) => None,
+            (_, None) => Some(server_not_found()),
+        };
+        if let Some(fault) = fault {
+            return self.refuse(&envelope, key, action_name, fault);
+        }
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        let since = Instant::now();
+        let waiting = Waiting { envelope, key, action: action_name, server: server.clone(), since };
+        self.waiting.insert(ticket, waiting);
+        match action {
+            ServerAction::Create(create) => {
+                let (machine, effects) = Machine::create(Arc::new(create.spec), ticket, create.keep_data);
+                self.servers.insert(server.clone(), Server::new(machine, self.ready_timeout));
+                self.apply(&server, effects);
+            }
+            action => {
+                if let Some(request) = request(action) {
+                    self.step(&server, Input::Request(ticket, request));
+                }
+            }
+        }
+    }
+
+    fn admit(&self) -> Result<(), Fault> {
+        if self.draining {
+            return Err(Fault::new(Code::ShuttingDown, "The Agent is stopping. Try again when it is back."));
+        }
+        self.epoch.admit()
+    }
+
+    /// Refuses a command before anything was touched. `BUSY` passes, so it is not remembered: the same message may
+    /// be tried again.
+    pub(super) fn refuse(
+        &mut self,
+        envelope: &Envelope,
+        key: Option<CommandKey>,
+        action: &'static str,
+        fault: Fault,
+    ) {
+        log::info!("{}: refused: {fault}", label(envelope));
+        self.counters.command(action, Some(fault.code), Duration::ZERO);
+        let (at, outcome) = (SystemTime::now(), Err(fault));
+        match &key {
+            Some(key) if matches!(&outcome, Err(fault) if fault.code == Code::Busy) => {
+                self.ledger.forget(key)
+            }
+            Some(key) => {
+                self.ledger.answered(key, &outcome, at, Instant::now(), self.link.generation());
+            }
+            None => {}
+        }
+        self.voice.answer(envelope, key, &outcome, at);
+    }
+
+    pub(super) fn admit_waiting(
+        &mut self,
+        envelope: Envelope,
+        key: Option<CommandKey>,
+        action: &'static str,
+        server: &ServerId,
+    ) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        let waiting = Waiting { envelope, key, action, server: server.clone(), since: Instant::now() };
+        self.waiting.insert(ticket, waiting);
+        ticket
+    }
+
+    /// Answers a command whose outcome is known as it comes in.
+    pub(super) fn answer_now(
+        &mut self,
+        envelope: &Envelope,
+        key: Option<CommandKey>,
+        name: &'static str,
+        outcome: Outcome,
+    ) {
+        let (now, at) = (Instant::now(), SystemTime::now());
+        self.counters.command(name, None, Duration::ZERO);
+        if let Some(key) = &key {
+            self.ledger.answered(key, &outcome, at, now, self.link.generation());
+        }
+        self.voice.answer(envelope, key, &outcome, at);
+    }
+
+    /// A command that no machine has a part in has its outcome.
+    pub(super) fn answered(&mut self, ticket: Ticket, outcome: Outcome) {
+        let Some(waiting) = self.waiting.remove(&ticket) else { return };
+        let code = outcome.as_ref().err().map(|fault| fault.code);
+        self.counters.command(waiting.action, code, waiting.since.elapsed());
+        if let Err(fault) = &outcome {
+            log::info!("{}: {}: {}: {fault}", label(&waiting.envelope), waiting.server, waiting.action);
+        }
+        if matches!(waiting.action, "get_server_logs" | "console:history" | "console:download") {
+            self.questions -= 1;
+        }
+        self.answer_waiting(waiting, &outcome, SystemTime::now());
+    }
+
+    pub(super) fn complete(&mut self, id: &ServerId, ticket: Ticket, result: Result<Done, Fault>) {
+        let Some(waiting) = self.waiting.remove(&ticket) else { return };
+        let at = SystemTime::now();
+        let took = waiting.since.elapsed();
+        self.counters.command(waiting.action, result.as_ref().err().map(|fault| fault.code), took);
+        match &result {
+            Ok(done) => log::info!(
+                "{}: {id}: {}: {} in {:.3} s",
+                label(&waiting.envelope),
+                waiting.action,
+                done.message,
+                took.as_secs_f64()
+            ),
+            Err(fault) => {
+                log::warn!("{}: {id}: {}: {fault}", label(&waiting.envelope), waiting.action);
+            }
+        }
+        let outcome = result.map(|done| Reply::Server(Box::new(reply(id, done, waiting.action))));
+        self.answer_waiting(waiting, &outcome, at);
+    }
+
+    fn answer_waiting(&mut self, waiting: Waiting, outcome: &Outcome, at: SystemTime) {
+        let Some(key) = waiting.key else {
+            return self.voice.answer(&waiting.envelope, None, outcome, at);
+        };
+        for _ in self.ledger.answered(&key, outcome, at, Instant::now(), self.link.generation()) {
+            self.voice.answer(&waiting.envelope, Some(key.clone()), outcome, at);
+        }
+    }
+}
+
+fn request(action: ServerAction) -> Option<Request> {
+    Some(match action {
+        ServerAction::Start => Request::Start,
+        ServerAction::Stop(options) => Request::Stop(options),
+        ServerAction::Restart(options) => Request::Restart(options),
+        ServerAction::Kill => Request::Kill,
+        ServerAction::Delete { remove_data } => Request::Delete { remove_data },
+        ServerAction::Suspend => Request::Suspend,
+        ServerAction::Unsuspend => Request::Unsuspend,
+        ServerAction::Update(patch) => Request::Update(patch),
+        ServerAction::Create(_) | ServerAction::Status | ServerAction::Metrics | ServerAction::Console(_) => {
+            return None;
+        }
+    })
+}
+
+fn reply(id: &ServerId, done: Done, action: &str) -> ServerReply {
+    // Each action promises its own fields (section 5 of the contract).
+    let stops = matches!(action, "stop_server" | "kill_server" | "docker.stop");
+    let starts = matches!(action, "start_server" | "docker.start");
+    ServerReply {
+        container_id: (starts || action == "create_server")
+            .then(|| done.container.map(|id| id.to_string()))
+            .flatten(),
+        pid: done.pid.filter(|_| starts),
+        exit_code: done.exit_code.filter(|_| stops),
+        killed: done.killed.filter(|_| matches!(action, "stop_server" | "docker.stop")),
+        applied: done.applied,
+        needs_restart: done.needs_restart,
+        ..ServerReply::new(id.clone(), done.status, done.message)
+    }
+}
