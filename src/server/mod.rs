@@ -8,6 +8,7 @@
 //! | [`record`] | what is kept on disk |
 //! | [`blueprint`] | a spec as the container that Docker is asked for |
 //! | [`console`] | output and input of servers |
+//! | [`files`] | servers' files, beneath their directories only |
 //! | [`lifecycle`] | the jobs of the workers, against the Engine |
 //! | [`stats`] | what running servers use, from the kernel |
 //! | [`faults`] | an Engine error as the Panel is told |
@@ -18,6 +19,7 @@ pub mod blueprint;
 pub mod console;
 pub mod facts;
 pub mod faults;
+pub mod files;
 pub mod lifecycle;
 pub mod machine;
 pub mod record;
@@ -27,6 +29,7 @@ pub mod supervision;
 
 pub use console::{Consoles, Inputs};
 pub use facts::{Died, Facts};
+pub use files::Files;
 pub use lifecycle::Lifecycle;
 pub use machine::{Change, Desired, Done, Effect, Input, Job, JobResult, Machine, Request, Ticket};
 pub use record::{Record, Records};

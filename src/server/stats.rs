@@ -17,5 +17,6 @@ mod engine;
 pub mod net;
 pub mod sampler;
 
+pub use disk::Walk as DiskWalk;
 pub use disk_watch::{DiskUse, Disks, Walker, Watch};
 pub use sampler::{Rhythm, Sampler, Stats, Target, Usage};

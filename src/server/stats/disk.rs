@@ -41,10 +41,26 @@ impl Walk {
     /// # Errors
     /// When it cannot be opened.
     pub fn begin(directory: &Path) -> io::Result<Walk> {
-        let root = openat(CWD, directory, directory_only(), Mode::empty())?;
+        Walk::at(openat(CWD, directory, directory_only(), Mode::empty())?)
+    }
+
+    /// Begins at an open directory.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub fn at(root: OwnedFd) -> io::Result<Walk> {
         let device = rustix::fs::fstat(&root)?.st_dev;
         let open = vec![Dir::new(root)?];
         Ok(Walk { device, open, linked: HashSet::new(), bytes: 0, too_deep: false })
+    }
+
+    /// All of it at once, for whoever cannot go on without.
+    pub fn finish(mut self) -> Found {
+        loop {
+            if let Some(found) = self.advance(usize::MAX) {
+                return found;
+            }
+        }
     }
 
     /// Looks at up to `entries` names. `Some` when there are no more.

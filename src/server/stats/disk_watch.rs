@@ -57,6 +57,8 @@ struct Shared {
 struct Place {
     watch: Watch,
     used: Option<u64>,
+    /// Bytes that the Agent itself wrote and removed since the walk that found `used` began.
+    change: i64,
     /// When it is walked next; `None` once a stopped server was walked.
     due: Option<Instant>,
     /// Since when it was found over its limit in this run.
@@ -92,14 +94,11 @@ impl Disks {
                 (place.watch, place.due) = (watch, due);
             }
             None => {
-                places.insert(server.clone(), Place { watch, used: None, due, over_since: None });
+                places.insert(server.clone(), Place { watch, used: None, change: 0, due, over_since: None });
             }
         }
         drop(places);
-        match self.0.wake_tx.try_send(()) {
-            // Full: it is woken already. Disconnected: there is no thread any more.
-            Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
-        }
+        self.wake();
     }
 
     /// The server is no more.
@@ -110,6 +109,62 @@ impl Disks {
     /// What was found last.
     pub fn disk_use(&self, server: &ServerId) -> DiskUse {
         self.places().get(server).map(Place::disk_use).unwrap_or_default()
+    }
+
+    /// What was found last and what was written since; `None` before the first walk.
+    pub fn known(&self, server: &ServerId) -> Option<u64> {
+        self.places().get(server).and_then(|place| place.used.map(|_| place.disk_use().used))
+    }
+
+    /// A walk that somebody else made for a server which is not known yet.
+    pub fn measured(&self, server: &ServerId, used: u64) {
+        self.with_place(server, |place| {
+            place.used.get_or_insert(used);
+        });
+    }
+
+    /// Counts bytes that are about to be written, unless that would pass `limit`. Says whether it did.
+    pub fn take(&self, server: &ServerId, bytes: u64, limit: Option<u64>) -> bool {
+        self.with_place(server, |place| {
+            let fits = match (place.disk_use().used.checked_add(bytes), limit) {
+                (None, _) => false,
+                (Some(sum), Some(limit)) => sum <= limit,
+                (Some(_), None) => true,
+            };
+            if fits {
+                place.change = place.change.saturating_add_unsigned(bytes);
+            }
+            fits
+        })
+    }
+
+    /// Counts bytes that were removed.
+    pub fn give_back(&self, server: &ServerId, bytes: u64) {
+        self.with_place(server, |place| place.change = place.change.saturating_sub_unsigned(bytes));
+    }
+
+    /// What changes is walked again, though not at once: a stopped server has no other reason to be.
+    fn with_place<T>(&self, server: &ServerId, work: impl FnOnce(&mut Place) -> T) -> T {
+        let mut places = self.places();
+        let place = places.entry(server.clone()).or_insert_with(|| {
+            let watch = Watch { run: None, limit: None, grace: Duration::ZERO };
+            Place { watch, used: None, change: 0, due: None, over_since: None }
+        });
+        let result = work(place);
+        let asleep = place.due.is_none();
+        place.due.get_or_insert_with(|| Instant::now() + AGAIN);
+        drop(places);
+        if asleep {
+            self.wake();
+        }
+        result
+    }
+
+    fn wake(&self) {
+        match self.0.wake_tx.try_send(()) {
+            // Full: it is woken already. Disconnected: there is no thread any more.
+            Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
+        }
     }
 
     /// The same of every server that was walked, by id.
@@ -127,15 +182,19 @@ impl Disks {
 
 impl Place {
     fn disk_use(&self) -> DiskUse {
-        let used = self.used.unwrap_or(0);
+        let used = self.used.unwrap_or(0).saturating_add_signed(self.change);
         DiskUse { used, over_limit: self.watch.limit.is_some_and(|limit| used > limit) }
     }
 
-    /// Takes what a walk found and says when the next is due. `Some` with the run when its grace is over.
-    fn found(&mut self, used: Option<u64>, now: Instant, regular: Instant) -> Option<u64> {
-        self.used = used.or(self.used);
+    /// Takes what a walk found that began when `change` was `before`, and says when the next is due. `Some` with the run
+    /// when its grace is over.
+    fn found(&mut self, used: Option<u64>, before: i64, now: Instant, regular: Instant) -> Option<u64> {
+        if let Some(used) = used {
+            // What was written meanwhile may have been seen or not: until the next walk it counts in full.
+            (self.used, self.change) = (Some(used), self.change.saturating_sub(before));
+        }
         let run = self.watch.run;
-        self.due = run.map(|_| regular);
+        self.due = (run.is_some() || self.change != 0).then_some(regular);
         if !self.disk_use().over_limit || run.is_none() {
             self.over_since = None;
             return None;
@@ -161,7 +220,7 @@ impl Walker {
         let _ = rustix::process::setpriority_process(None, 19);
         let mut warn = true;
         while let Ok(due) = self.wait(stop_rx) {
-            for (server, watch) in due {
+            for (server, watch, before) in due {
                 let Ok((found, took)) = self.walk(&server, stop_rx) else { return };
                 if found.is_some_and(|found| found.incomplete) && std::mem::take(&mut warn) {
                     log::warn!(
@@ -173,7 +232,7 @@ impl Walker {
                 let mut places = self.disks.places();
                 // What changed during the walk is due already.
                 let place = places.get_mut(&server).filter(|place| place.watch == watch);
-                let ended = place.and_then(|place| place.found(found.map(|f| f.bytes), now, regular));
+                let ended = place.and_then(|place| place.found(found.map(|f| f.bytes), before, now, regular));
                 drop(places);
                 if let Some(run) = ended {
                     over(server, run);
@@ -183,14 +242,14 @@ impl Walker {
     }
 
     /// Waits until something is due and gives all that is.
-    fn wait(&self, stop_rx: &Receiver<()>) -> Result<Vec<(ServerId, Watch)>, Stopped> {
+    fn wait(&self, stop_rx: &Receiver<()>) -> Result<Vec<(ServerId, Watch, i64)>, Stopped> {
         loop {
             let (now, places) = (Instant::now(), self.disks.places());
             let is_due = |place: &Place| place.due.is_some_and(|due| due <= now);
             let due: Vec<_> = places
                 .iter()
                 .filter(|(_, place)| is_due(place))
-                .map(|(server, place)| (server.clone(), place.watch))
+                .map(|(server, place)| (server.clone(), place.watch, place.change))
                 .collect();
             if !due.is_empty() {
                 return Ok(due);
@@ -245,7 +304,7 @@ mod tests {
 
     fn place(run: Option<u64>, limit: u64, grace: u64) -> Place {
         let watch = Watch { run, limit: Some(limit), grace: Duration::from_secs(grace) };
-        Place { watch, used: None, due: None, over_since: None }
+        Place { watch, used: None, change: 0, due: None, over_since: None }
     }
 
     #[test]
@@ -253,15 +312,15 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut place = place(Some(7), 100, 30);
-        assert_eq!(place.found(Some(100), at(0), at(60)), None);
+        assert_eq!(place.found(Some(100), 0, at(0), at(60)), None);
         assert_eq!((place.disk_use().over_limit, place.due), (false, Some(at(60))));
-        assert_eq!(place.found(Some(101), at(60), at(120)), None);
+        assert_eq!(place.found(Some(101), 0, at(60), at(120)), None);
         assert_eq!((place.disk_use().over_limit, place.due), (true, Some(at(90))));
-        assert_eq!(place.found(Some(100), at(90), at(150)), None);
+        assert_eq!(place.found(Some(100), 0, at(90), at(150)), None);
         assert_eq!((place.over_since, place.due), (None, Some(at(150))));
-        assert_eq!(place.found(Some(500), at(150), at(210)), None);
+        assert_eq!(place.found(Some(500), 0, at(150), at(210)), None);
         // A directory that could not be opened is no proof of the contrary.
-        assert_eq!(place.found(None, at(180), at(240)), Some(7));
+        assert_eq!(place.found(None, 0, at(180), at(240)), Some(7));
         assert_eq!(place.due, Some(at(240)));
     }
 
@@ -269,8 +328,26 @@ mod tests {
     fn a_stopped_server_is_walked_once_and_never_stopped() {
         let now = Instant::now();
         let mut place = place(None, 1, 0);
-        assert_eq!(place.found(Some(5), now, now), None);
+        assert_eq!(place.found(Some(5), 0, now, now), None);
         assert_eq!((place.due, place.disk_use()), (None, DiskUse { used: 5, over_limit: true }));
+    }
+
+    #[test]
+    fn what_the_agent_writes_counts_until_a_walk_has_seen_it() {
+        let (disks, _walker) = Disks::new(PathBuf::new());
+        let (server, now): (ServerId, _) = ("s".parse().unwrap(), Instant::now());
+        disks.measured(&server, 100);
+        assert!(disks.take(&server, 50, Some(150)) && !disks.take(&server, 1, Some(150)));
+        assert!(!disks.take(&server, u64::MAX, None), "a sum that overflows is over any limit");
+        assert_eq!(disks.known(&server), Some(150));
+        let before = disks.places()[&server].change;
+        disks.give_back(&server, 30);
+        let mut places = disks.places();
+        let place = places.get_mut(&server).unwrap();
+        assert_eq!(place.found(Some(150), before, now, now), None);
+        assert_eq!((place.disk_use().used, place.due), (120, Some(now)), "it changed during the walk");
+        assert_eq!(place.found(Some(120), -30, now, now), None);
+        assert_eq!((place.disk_use().used, place.due), (120, None));
     }
 
     #[test]
