@@ -25,6 +25,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, after, never, select};
 
+use super::caller::Caller;
 use super::engine::{Engine, EngineEvent, Seen};
 use super::epoch::Epoch;
 use super::event::Event;
@@ -58,10 +59,6 @@ const MAX_WAITING: usize = 8192;
 const DRAIN: Duration = Duration::from_secs(5);
 const FLUSH: Duration = Duration::from_secs(3);
 
-/// Nothing answers over HTTP yet, so nobody can wait there.
-#[derive(Clone, Debug)]
-pub enum NoHttp {}
-
 /// All state of the Agent. Fields are public to `agent` only so that it can be put together in one place.
 pub struct Core {
     pub(super) node: NodeId,
@@ -89,7 +86,7 @@ pub struct Core {
     pub(super) timers: BTreeSet<(Instant, ServerId)>,
     pub(super) waiting: HashMap<Ticket, Waiting>,
     pub(super) next_ticket: u64,
-    pub(super) ledger: Ledger<NoHttp>,
+    pub(super) ledger: Ledger,
     pub(super) jobs_in_flight: usize,
     /// Commands that wait for lines.
     pub(super) questions: usize,
@@ -115,9 +112,23 @@ pub struct Server {
     serves: Option<Ticket>,
 }
 
+/// Where a command came from: how it is answered, and whom, unless that is the Panel on the link.
+#[derive(Debug)]
+pub struct Origin {
+    envelope: Envelope,
+    caller: Option<Caller>,
+}
+
+impl Origin {
+    /// The command's id in log lines.
+    fn label(&self) -> &str {
+        label(&self.envelope)
+    }
+}
+
 /// A command that waits for its outcome.
 pub struct Waiting {
-    envelope: Envelope,
+    origin: Origin,
     key: Option<CommandKey>,
     action: &'static str,
     server: ServerId,
@@ -184,6 +195,7 @@ impl Core {
     fn take(&mut self, event: Event) {
         match event {
             Event::Panel { generation, message } => self.panel_said(generation, *message),
+            Event::Http { command, caller } => self.command(*command, Asker::Http(caller)),
             Event::Dialed(result) => self.dialed(*result),
             Event::LinkEnded(ended) => {
                 if self.link.ended(&ended, Instant::now()) {
@@ -301,6 +313,11 @@ fn interrupted() -> Fault {
     )
 }
 
-fn busy() -> Fault {
+/// Also the answer to whom the loop has left unanswered.
+pub(super) fn stopping() -> Fault {
+    Fault::new(Code::ShuttingDown, "The Agent is stopping. Try again when it is back.")
+}
+
+pub(super) fn busy() -> Fault {
     Fault::new(Code::Busy, "Too many commands wait already. Try again when some are done.")
 }

@@ -1,9 +1,10 @@
 //! Everything that can make the Agent act, in one closed list.
 
+use super::caller::Caller;
 use super::engine::EngineEvent;
 use super::system::Sample;
 use crate::link;
-use crate::protocol::{Incoming, Outcome, Rejected, ServerId};
+use crate::protocol::{Command, Incoming, Outcome, Rejected, ServerId};
 use crate::server::console::Refused;
 use crate::server::lifecycle::PullProgress;
 use crate::server::{JobResult, Ticket};
@@ -14,6 +15,11 @@ pub enum Event {
     Panel {
         generation: u64,
         message: Box<Result<Incoming, Rejected>>,
+    },
+    /// A command came over HTTP; `caller` waits for its answer.
+    Http {
+        command: Box<Command>,
+        caller: Caller,
     },
     /// A dial ended.
     Dialed(Box<Result<link::Connection, link::DialError>>),

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::caller::Caller;
 use crate::protocol::{CommandKey, Outcome};
 
 const MAX_COMMANDS: usize = 4096;
@@ -12,9 +13,9 @@ const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// Who waits for an outcome. `Link` names the connection, by its generation, that the command came on.
 #[derive(Clone, Debug)]
-pub enum Asker<H> {
+pub enum Asker {
     Link { generation: u64 },
-    Http(H),
+    Http(Caller),
 }
 
 /// What to do with a command that came in.
@@ -30,10 +31,10 @@ pub enum Receipt {
     AlreadySent,
 }
 
-/// The memory of commands, by key. `H` is whatever answers an HTTP request.
-#[derive(Debug)]
-pub struct Ledger<H> {
-    entries: HashMap<CommandKey, Entry<H>>,
+/// The memory of commands, by key.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    entries: HashMap<CommandKey, Entry>,
     /// Answered ones, the oldest first.
     order: VecDeque<(CommandKey, Instant)>,
     bytes: usize,
@@ -42,25 +43,19 @@ pub struct Ledger<H> {
 }
 
 #[derive(Debug)]
-enum Entry<H> {
-    Running(Vec<Asker<H>>),
+enum Entry {
+    Running(Vec<Asker>),
     Answered { outcome: Outcome, at: SystemTime, bytes: usize },
 }
 
-impl<H> Default for Ledger<H> {
-    fn default() -> Ledger<H> {
-        Ledger { entries: HashMap::new(), order: VecDeque::new(), bytes: 0, resent: HashSet::new() }
-    }
-}
-
-impl<H> Ledger<H> {
+impl Ledger {
     /// A new connection began, on which the answers to `resent` were sent again.
     pub fn connected(&mut self, resent: impl IntoIterator<Item = CommandKey>) {
         self.resent = resent.into_iter().collect();
     }
 
     /// A command came in. For [`Receipt::New`] the caller must run it and then call [`Ledger::answered`].
-    pub fn receive(&mut self, key: &CommandKey, asker: Asker<H>, now: Instant) -> Receipt {
+    pub fn receive(&mut self, key: &CommandKey, asker: Asker, now: Instant) -> Receipt {
         self.forget_old(now);
         match self.entries.get_mut(key) {
             None => {
@@ -68,6 +63,8 @@ impl<H> Ledger<H> {
                 Receipt::New
             }
             Some(Entry::Running(askers)) => {
+                // Who asks over HTTP leaves after a while and may ask again, for as long as the command runs.
+                askers.retain(|asker| !matches!(asker, Asker::Http(caller) if caller.is_gone()));
                 askers.push(asker);
                 Receipt::Joined
             }
@@ -89,7 +86,7 @@ impl<H> Ledger<H> {
         at: SystemTime,
         now: Instant,
         current: u64,
-    ) -> Vec<Asker<H>> {
+    ) -> Vec<Asker> {
         let bytes = size_of_outcome(outcome) + 2 * (key.id.len() + 128);
         let entry = Entry::Answered { outcome: outcome.clone(), at, bytes };
         let Some(Entry::Running(askers)) = self.entries.insert(key.clone(), entry) else {
@@ -98,7 +95,7 @@ impl<H> Ledger<H> {
         self.bytes += bytes;
         self.order.push_back((key.clone(), now));
         self.forget_old(now);
-        let is_current = |a: &Asker<H>| matches!(a, Asker::Link { generation } if *generation == current);
+        let is_current = |a: &Asker| matches!(a, Asker::Link { generation } if *generation == current);
         let asked_again = askers.iter().any(is_current);
         let mut old_served = asked_again;
         let to_answer: Vec<_> = askers
@@ -146,6 +143,7 @@ fn size_of_outcome(outcome: &Outcome) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::caller;
     use crate::protocol::{Code, Fault};
 
     fn key(id: &str) -> CommandKey {
@@ -156,7 +154,7 @@ mod tests {
         Err(Fault::new(Code::Internal, "x"))
     }
 
-    fn link(generation: u64) -> Asker<()> {
+    fn link(generation: u64) -> Asker {
         Asker::Link { generation }
     }
 
@@ -187,7 +185,10 @@ mod tests {
         ledger.connected([key("a")]);
         assert!(matches!(ledger.receive(&key("a"), link(2), now), Receipt::AlreadySent));
         assert!(matches!(ledger.receive(&key("a"), link(2), now), Receipt::Answered(..)));
-        assert!(matches!(ledger.receive(&key("a"), Asker::Http(()), now), Receipt::Answered(..)));
+        assert!(matches!(
+            ledger.receive(&key("a"), Asker::Http(caller::pair().0), now),
+            Receipt::Answered(..)
+        ));
     }
 
     #[test]
@@ -207,6 +208,31 @@ mod tests {
         let other = CommandKey { content: [1; 32], ..key("a") };
         assert!(matches!(ledger.receive(&other, link(1), now), Receipt::New));
         assert!(matches!(ledger.receive(&key("a"), link(1), now), Receipt::Joined));
+    }
+
+    #[test]
+    fn callers_that_left_are_forgotten_and_the_others_are_answered() {
+        let (mut ledger, now) = (Ledger::default(), Instant::now());
+        let (patient, answers) = caller::pair();
+        ledger.receive(&key("a"), Asker::Http(patient), now);
+        for _ in 0..1000 {
+            let (caller, answers) = caller::pair();
+            assert!(matches!(ledger.receive(&key("a"), Asker::Http(caller), now), Receipt::Joined));
+            drop(answers);
+        }
+        let Some(Entry::Running(askers)) = ledger.entries.get(&key("a")) else { panic!("it runs") };
+        assert_eq!(askers.len(), 2, "the one that waits, and the last to leave");
+        ledger.receive(&key("a"), link(1), now);
+        let to_answer = ledger.answered(&key("a"), &outcome(), SystemTime::now(), now, 1);
+        let answered = to_answer.into_iter().filter(|asker| match asker {
+            Asker::Http(caller) => {
+                caller.answer(outcome(), SystemTime::now());
+                !caller.is_gone()
+            }
+            Asker::Link { .. } => true,
+        });
+        assert_eq!(answered.count(), 2);
+        assert!(answers.now().is_ok());
     }
 
     #[test]

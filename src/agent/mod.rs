@@ -30,6 +30,7 @@ pub mod event;
 
 pub mod core;
 
+pub mod caller;
 pub mod ledger;
 
 pub mod voice;

@@ -4,16 +4,18 @@
 use super::*;
 
 impl Core {
-    pub(super) fn command(&mut self, command: Command, generation: u64) {
+    pub(super) fn command(&mut self, command: Command, asker: Asker) {
         let Command { envelope, action, key } = command;
-        log::debug!("{}: {}", label(&envelope), action.name());
-        if let Err(fault) = self.admit() {
+        let caller = if let Asker::Http(caller) = &asker { Some(caller.clone()) } else { None };
+        let origin = Origin { envelope, caller };
+        log::debug!("{}: {}", origin.label(), action.name());
+        if let Err(fault) = self.admit(&asker) {
             self.counters.command(action.name(), Some(fault.code), Duration::ZERO);
-            return self.voice.answer(&envelope, None, &Err(fault), SystemTime::now());
+            return self.answer(&origin, None, Err(fault), SystemTime::now());
         }
         let action = match action {
             Action::Server(server, ServerAction::Console(action)) if action.is_read() => {
-                return self.console(envelope, None, server, action);
+                return self.console(origin, None, server, action);
             }
             action => action,
         };
@@ -21,14 +23,14 @@ impl Core {
             let begun = Instant::now();
             let outcome = self.read(&action);
             self.counters.command(action.name(), outcome.as_ref().err().map(|f| f.code), begun.elapsed());
-            return self.voice.answer(&envelope, None, &outcome, SystemTime::now());
+            return self.answer(&origin, None, outcome, SystemTime::now());
         }
         if let Some(key) = &key {
-            match self.ledger.receive(key, Asker::Link { generation }, Instant::now()) {
+            match self.ledger.receive(key, asker, Instant::now()) {
                 Receipt::New => {}
                 Receipt::Joined | Receipt::AlreadySent => return,
                 Receipt::Answered(outcome, at) => {
-                    return self.voice.answer(&envelope, Some(key.clone()), &outcome, at);
+                    return self.answer(&origin, Some(key.clone()), outcome, at);
                 }
             }
         }
@@ -37,13 +39,13 @@ impl Core {
             Action::Server(server, action) => (server, action),
             Action::Container(name, action) => match self.find_container(&name) {
                 Some(server) => (server, action),
-                None => return self.refuse(&envelope, key, action_name, container_not_found()),
+                None => return self.refuse(&origin, key, action_name, container_not_found()),
             },
             // Reads, answered above.
             Action::ListServers | Action::SystemMetrics | Action::SystemPing | Action::SystemInfo => return,
         };
         let action = match action {
-            ServerAction::Console(action) => return self.console(envelope, key, server, action),
+            ServerAction::Console(action) => return self.console(origin, key, server, action),
             action => action,
         };
         let known = self.servers.get(&server);
@@ -62,12 +64,12 @@ impl Core {
             (_, None) => Some(server_not_found()),
         };
         if let Some(fault) = fault {
-            return self.refuse(&envelope, key, action_name, fault);
+            return self.refuse(&origin, key, action_name, fault);
         }
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         let since = Instant::now();
-        let waiting = Waiting { envelope, key, action: action_name, server: server.clone(), since };
+        let waiting = Waiting { origin, key, action: action_name, server: server.clone(), since };
         self.waiting.insert(ticket, waiting);
         match action {
             ServerAction::Create(create) => {
@@ -83,23 +85,38 @@ impl Core {
         }
     }
 
-    fn admit(&self) -> Result<(), Fault> {
+    /// The epoch fences connections off from each other; who calls over HTTP has none.
+    fn admit(&self, asker: &Asker) -> Result<(), Fault> {
         if self.draining {
-            return Err(Fault::new(Code::ShuttingDown, "The Agent is stopping. Try again when it is back."));
+            return Err(stopping());
         }
-        self.epoch.admit()
+        if matches!(asker, Asker::Http(_)) { Ok(()) } else { self.epoch.admit() }
+    }
+
+    /// Answers one receipt of a command, where it came from. `at` is when its outcome was known.
+    pub(super) fn answer(
+        &mut self,
+        origin: &Origin,
+        key: Option<CommandKey>,
+        outcome: Outcome,
+        at: SystemTime,
+    ) {
+        match &origin.caller {
+            Some(caller) => caller.answer(outcome, at),
+            None => self.voice.answer(&origin.envelope, key, &outcome, at),
+        }
     }
 
     /// Refuses a command before anything was touched. `BUSY` passes, so it is not remembered: the same message may
     /// be tried again.
     pub(super) fn refuse(
         &mut self,
-        envelope: &Envelope,
+        origin: &Origin,
         key: Option<CommandKey>,
         action: &'static str,
         fault: Fault,
     ) {
-        log::info!("{}: refused: {fault}", label(envelope));
+        log::info!("{}: refused: {fault}", origin.label());
         self.counters.command(action, Some(fault.code), Duration::ZERO);
         let (at, outcome) = (SystemTime::now(), Err(fault));
         match &key {
@@ -111,19 +128,19 @@ impl Core {
             }
             None => {}
         }
-        self.voice.answer(envelope, key, &outcome, at);
+        self.answer(origin, key, outcome, at);
     }
 
     pub(super) fn admit_waiting(
         &mut self,
-        envelope: Envelope,
+        origin: Origin,
         key: Option<CommandKey>,
         action: &'static str,
         server: &ServerId,
     ) -> Ticket {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        let waiting = Waiting { envelope, key, action, server: server.clone(), since: Instant::now() };
+        let waiting = Waiting { origin, key, action, server: server.clone(), since: Instant::now() };
         self.waiting.insert(ticket, waiting);
         ticket
     }
@@ -131,7 +148,7 @@ impl Core {
     /// Answers a command whose outcome is known as it comes in.
     pub(super) fn answer_now(
         &mut self,
-        envelope: &Envelope,
+        origin: &Origin,
         key: Option<CommandKey>,
         name: &'static str,
         outcome: Outcome,
@@ -141,7 +158,7 @@ impl Core {
         if let Some(key) = &key {
             self.ledger.answered(key, &outcome, at, now, self.link.generation());
         }
-        self.voice.answer(envelope, key, &outcome, at);
+        self.answer(origin, key, outcome, at);
     }
 
     /// A command that no machine has a part in has its outcome.
@@ -150,12 +167,12 @@ impl Core {
         let code = outcome.as_ref().err().map(|fault| fault.code);
         self.counters.command(waiting.action, code, waiting.since.elapsed());
         if let Err(fault) = &outcome {
-            log::info!("{}: {}: {}: {fault}", label(&waiting.envelope), waiting.server, waiting.action);
+            log::info!("{}: {}: {}: {fault}", waiting.origin.label(), waiting.server, waiting.action);
         }
         if matches!(waiting.action, "get_server_logs" | "console:history" | "console:download") {
             self.questions -= 1;
         }
-        self.answer_waiting(waiting, &outcome, SystemTime::now());
+        self.answer_waiting(waiting, outcome, SystemTime::now());
     }
 
     pub(super) fn complete(&mut self, id: &ServerId, ticket: Ticket, result: Result<Done, Fault>) {
@@ -166,25 +183,33 @@ impl Core {
         match &result {
             Ok(done) => log::info!(
                 "{}: {id}: {}: {} in {:.3} s",
-                label(&waiting.envelope),
+                waiting.origin.label(),
                 waiting.action,
                 done.message,
                 took.as_secs_f64()
             ),
             Err(fault) => {
-                log::warn!("{}: {id}: {}: {fault}", label(&waiting.envelope), waiting.action);
+                log::warn!("{}: {id}: {}: {fault}", waiting.origin.label(), waiting.action);
             }
         }
         let outcome = result.map(|done| Reply::Server(Box::new(reply(id, done, waiting.action))));
-        self.answer_waiting(waiting, &outcome, at);
+        self.answer_waiting(waiting, outcome, at);
     }
 
-    fn answer_waiting(&mut self, waiting: Waiting, outcome: &Outcome, at: SystemTime) {
+    /// Answers everybody who waits for a command, each in the dialect that it was asked in.
+    fn answer_waiting(&mut self, waiting: Waiting, outcome: Outcome, at: SystemTime) {
         let Some(key) = waiting.key else {
-            return self.voice.answer(&waiting.envelope, None, outcome, at);
+            return self.answer(&waiting.origin, None, outcome, at);
         };
-        for _ in self.ledger.answered(&key, outcome, at, Instant::now(), self.link.generation()) {
-            self.voice.answer(&waiting.envelope, Some(key.clone()), outcome, at);
+        for asker in self.ledger.answered(&key, &outcome, at, Instant::now(), self.link.generation()) {
+            match asker {
+                Asker::Http(caller) => caller.answer(outcome.clone(), at),
+                // The only dialect of the link that remembers commands.
+                Asker::Link { .. } => {
+                    let envelope = Envelope::Unified { id: Some(key.id.clone()) };
+                    self.voice.answer(&envelope, Some(key.clone()), &outcome, at);
+                }
+            }
         }
     }
 }

@@ -46,14 +46,14 @@ impl Core {
     /// Carries out what a command asks of a console. `key` is known to the ledger.
     pub(super) fn console(
         &mut self,
-        envelope: Envelope,
+        origin: Origin,
         key: Option<CommandKey>,
         id: ServerId,
         action: ConsoleAction,
     ) {
         let name = action.name();
         let Some(server) = self.servers.get(&id).filter(|server| server.machine.is_created()) else {
-            return self.refuse(&envelope, key, name, server_not_found());
+            return self.refuse(&origin, key, name, server_not_found());
         };
         let container = server.machine.container();
         let question = |wants| Question {
@@ -66,26 +66,26 @@ impl Core {
             container: container.id.clone(),
             started_ns: container.started_ns,
         });
-        let limit = if matches!(envelope, Envelope::Http { .. }) { MAX_DOWNLOAD } else { MAX_OUT };
+        let limit = if matches!(origin.envelope, Envelope::Http { .. }) { MAX_DOWNLOAD } else { MAX_OUT };
         let outcome = match action {
             ConsoleAction::Logs { lines } => {
-                return self.ask(envelope, name, question(Wants::Logs { lines }));
+                return self.ask(origin, name, question(Wants::Logs { lines }));
             }
             ConsoleAction::History { lines } => {
-                return self.ask(envelope, name, question(Wants::History { lines }));
+                return self.ask(origin, name, question(Wants::History { lines }));
             }
             ConsoleAction::Download { format } => {
-                return self.ask(envelope, name, question(Wants::Download { format, limit }));
+                return self.ask(origin, name, question(Wants::Download { format, limit }));
             }
             ConsoleAction::Command(line) => {
-                return self.input(envelope, key, &id, name, running, line + "\n");
+                return self.input(origin, key, &id, name, running, line + "\n");
             }
-            ConsoleAction::Input(text) => return self.input(envelope, key, &id, name, running, text),
+            ConsoleAction::Input(text) => return self.input(origin, key, &id, name, running, text),
             // On a TTY the terminal makes SIGINT of it for whoever is in front.
             ConsoleAction::Interrupt if server.machine.spec().tty => {
-                return self.input(envelope, key, &id, name, running, "\u{3}".into());
+                return self.input(origin, key, &id, name, running, "\u{3}".into());
             }
-            ConsoleAction::Interrupt => return self.interrupt(envelope, key, id, name, running),
+            ConsoleAction::Interrupt => return self.interrupt(origin, key, id, name, running),
             ConsoleAction::Connect { since, boot_id } => {
                 self.consoles.connect(&id, since, boot_id.as_deref());
                 ConsoleReply::Connected(true)
@@ -107,19 +107,19 @@ impl Core {
                 }
             }
         };
-        self.answer_now(&envelope, key, name, Ok(Reply::Console(Box::new(outcome))));
+        self.answer_now(&origin, key, name, Ok(Reply::Console(Box::new(outcome))));
     }
 
     /// Lines that are in memory are told at once, others are looked for by a worker.
-    fn ask(&mut self, envelope: Envelope, name: &'static str, question: Question) {
+    fn ask(&mut self, origin: Origin, name: &'static str, question: Question) {
         if let Some(outcome) = self.consoles.answer_at_once(&question) {
             self.counters.command(name, None, Duration::ZERO);
-            return self.voice.answer(&envelope, None, &outcome, SystemTime::now());
+            return self.answer(&origin, None, outcome, SystemTime::now());
         }
         if self.questions >= MAX_QUESTIONS || self.waiting.len() >= MAX_WAITING {
-            return self.refuse(&envelope, None, name, busy());
+            return self.refuse(&origin, None, name, busy());
         }
-        let ticket = self.admit_waiting(envelope, None, name, &question.server);
+        let ticket = self.admit_waiting(origin, None, name, &question.server);
         self.questions += 1;
         if self.workers.ask(Task::History(ticket, question)).is_err() {
             self.answered(ticket, Err(busy()));
@@ -128,34 +128,34 @@ impl Core {
 
     fn input(
         &mut self,
-        envelope: Envelope,
+        origin: Origin,
         key: Option<CommandKey>,
         id: &ServerId,
         name: &'static str,
         running: Option<Target>,
         text: String,
     ) {
-        let Some(target) = running else { return self.refuse(&envelope, key, name, not_running()) };
+        let Some(target) = running else { return self.refuse(&origin, key, name, not_running()) };
         if self.waiting.len() >= MAX_WAITING {
-            return self.refuse(&envelope, key, name, busy());
+            return self.refuse(&origin, key, name, busy());
         }
         // How it went comes as an event, thus after it is known who waits for it.
         match self.inputs.send(&target, text.into_bytes(), Receipt::Command(Ticket(self.next_ticket))) {
-            Ok(()) => drop(self.admit_waiting(envelope, key, name, id)),
-            Err(refused) => self.refuse(&envelope, key, name, refused.fault()),
+            Ok(()) => drop(self.admit_waiting(origin, key, name, id)),
+            Err(refused) => self.refuse(&origin, key, name, refused.fault()),
         }
     }
 
     fn interrupt(
         &mut self,
-        envelope: Envelope,
+        origin: Origin,
         key: Option<CommandKey>,
         id: ServerId,
         name: &'static str,
         running: Option<Target>,
     ) {
-        let Some(target) = running else { return self.refuse(&envelope, key, name, not_running()) };
-        let ticket = self.admit_waiting(envelope, key, name, &id);
+        let Some(target) = running else { return self.refuse(&origin, key, name, not_running()) };
+        let ticket = self.admit_waiting(origin, key, name, &id);
         if self.workers.ask(Task::Interrupt(ticket, id, target.container)).is_err() {
             self.answered(ticket, Err(busy()));
         }

@@ -32,7 +32,7 @@ impl Core {
             self.voice.heard(dialect, || known(servers));
         }
         match message {
-            Ok(Incoming::Command(command)) => self.command(command, generation),
+            Ok(Incoming::Command(command)) => self.command(command, Asker::Link { generation }),
             Ok(Incoming::Hello { epoch }) => self.epoch.hello(epoch),
             Ok(Incoming::Pong) => {}
             Ok(Incoming::Ping { id }) => {

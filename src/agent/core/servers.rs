@@ -113,7 +113,7 @@ impl Core {
         let serves = machine.serves();
         let label = serves
             .and_then(|ticket| self.waiting.get(&ticket))
-            .map_or_else(|| "agent".to_owned(), |waiting| label(&waiting.envelope).to_owned());
+            .map_or_else(|| "agent".to_owned(), |waiting| waiting.origin.label().to_owned());
         server.serves = serves;
         let order = Order {
             server: id.clone(),
@@ -140,7 +140,7 @@ impl Core {
     /// The status that an answer tells as a legacy status message.
     fn legacy_reply(&self, effect: &Effect) -> Option<Status> {
         let Effect::Answer(ticket, Ok(done)) = effect else { return None };
-        match self.waiting.get(ticket)?.envelope {
+        match self.waiting.get(ticket)?.origin.envelope {
             Envelope::Legacy { request: LegacyRequest::Status, .. } => Some(done.status),
             _ => None,
         }
@@ -167,7 +167,7 @@ impl Core {
     }
 
     fn command_id(&self, ticket: Ticket) -> Option<String> {
-        self.waiting.get(&ticket)?.envelope.id().map(str::to_owned)
+        self.waiting.get(&ticket)?.origin.envelope.id().map(str::to_owned)
     }
 
     pub(super) fn pulled(&mut self, id: &ServerId, progress: &PullProgress) {
