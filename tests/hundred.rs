@@ -16,15 +16,23 @@ const PARALLEL: usize = 4;
 /// Long enough for a hundred of anything on a machine that does other things as well.
 const LONG: Duration = Duration::from_secs(120);
 
-/// Sends the same command for every server and waits for all answers, looking at the Agent's threads meanwhile. Gives
-/// the answers, how long they took and the most threads seen.
-fn all(link: &Connection, agent: &AgentProcess, action: &str, payload: Value) -> (Vec<Value>, Duration, u64) {
+/// Sends the same command for every server, does what else is to be done meanwhile, and waits for all answers, looking
+/// at the Agent's threads. Gives the answers, how long they took and the most threads seen.
+fn all(
+    link: &Connection,
+    agent: &AgentProcess,
+    action: &str,
+    payload: Value,
+    meanwhile: impl FnOnce(),
+) -> (Vec<Value>, Duration, u64) {
     let (begun, mark) = (Instant::now(), link.mark());
     let ids: Vec<String> = (0..SERVERS).map(|n| link.command(action, &name(n), payload.clone())).collect();
+    meanwhile();
     let (mut answers, mut threads) = (Vec::new(), 0);
     link.wait_from(mark, LONG, &format!("answer to each {action}"), |seen| {
         if let Seen::Json(message) = seen
             && message["type"] == "response"
+            && ids.iter().any(|id| message["id"] == id.as_str())
         {
             threads = threads.max(agent.threads());
             answers.push(message.clone());
@@ -71,14 +79,22 @@ fn a_hundred_servers_start_and_stop_at_once() {
     let mut agent = AgentProcess::start(&panel);
     let link = panel.accept();
     let spec = demo(json!({"environment": {"IGNORE_TERM": "1"}, "limits": {"memory": "16m"}}));
-    let (_, created, threads_1) = all(&link, &agent, "create_server", spec);
-    let (_, started, threads_2) = all(&link, &agent, "start_server", json!({}));
+    let (_, created, threads_1) = all(&link, &agent, "create_server", spec.clone(), || {});
+    link.must("create_server", "other", spec);
+    link.must("start_server", "other", json!({}));
+    let mut kill = Duration::ZERO;
+    let (_, started, threads_2) = all(&link, &agent, "start_server", json!({}), || {
+        let begun = Instant::now();
+        assert_eq!(link.must("kill_server", "other", json!({}))["exitCode"], 137);
+        kill = begun.elapsed();
+    });
+    assert!(kill < started / 5, "a kill waited behind starts: {kill:?} of {started:?}");
     // Before that its first process would be ended by the signal.
     bare(|n| {
         engine().wait_output(&agent.container(&name(n)), "Demo server ready");
     });
 
-    let (answers, stopped, threads_3) = all(&link, &agent, "stop_server", json!({"timeout": 3}));
+    let (answers, stopped, threads_3) = all(&link, &agent, "stop_server", json!({"timeout": 3}), || {});
     for answer in &answers {
         let data = &answer["data"];
         assert_eq!((&data["status"], &data["killed"]), (&json!("stopped"), &json!(true)), "{answer}");
@@ -88,7 +104,7 @@ fn a_hundred_servers_start_and_stop_at_once() {
             data["serverId"] == name(n).as_str() && data["currentStatus"] == "stopped"
         });
     }
-    assert_eq!(link.must("list_servers", "", json!({}))["count"], SERVERS);
+    assert_eq!(link.must("list_servers", "", json!({}))["count"], SERVERS + 1);
 
     // The same containers by the Engine alone, with nobody else who listens.
     assert_eq!(agent.terminate().code(), Some(0));
@@ -100,7 +116,7 @@ fn a_hundred_servers_start_and_stop_at_once() {
 
     let threads = threads_1.max(threads_2).max(threads_3);
     println!(
-        "created in {created:.2?}, started in {started:.2?} (bare {bare_starts:.2?}), stopped in {stopped:.2?} \
+        "created in {created:.2?}, started in {started:.2?} (bare {bare_starts:.2?}, a kill meanwhile {kill:.2?}), stopped in {stopped:.2?} \
          (bare kills {bare_kills:.2?}), at most {threads} threads"
     );
     // While they run there is one more for each console that is followed.

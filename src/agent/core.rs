@@ -108,6 +108,8 @@ pub struct Server {
     closer: Closer,
     /// Takes the job in flight back while it waits for a worker.
     claim: Claim,
+    /// The job in flight stores the server's record on its way.
+    stores: bool,
     /// The command that the job in flight serves, for progress and log lines.
     serves: Option<Ticket>,
 }
@@ -139,7 +141,16 @@ impl Server {
     pub fn new(machine: Machine, ready_timeout: Duration) -> Server {
         let machine = machine.with_ready_timeout(ready_timeout);
         let (closer, claim) = (Closer::new(), Claim::default());
-        Server { machine, deadline: None, measured: None, watched: None, closer, claim, serves: None }
+        Server {
+            machine,
+            deadline: None,
+            measured: None,
+            watched: None,
+            closer,
+            claim,
+            stores: false,
+            serves: None,
+        }
     }
 }
 

@@ -1,11 +1,12 @@
-//! The threads that do jobs: `worker-N` for short ones and `slow-N` for pulls and whatever walks a disk, so that
-//! no pull ever holds up a kill. A panic ends its job with an error, not its thread.
+//! The threads that do jobs: `worker-N` for short ones and `slow-N` for pulls and whatever walks a disk, so that no pull
+//! ever holds up a kill. Among the short ones signals and looks go first: they take milliseconds, and a kill must not
+//! wait for a hundred starts. A panic ends its job with an error, not its thread.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 
 use super::crew::Crew;
 use super::event::Event;
@@ -41,6 +42,7 @@ const MAX_INTERRUPTS: usize = 64;
 /// The handle; dropping the senders ends the threads once the queues are empty.
 #[derive(Debug)]
 pub struct Workers {
+    quick_tx: Sender<Box<Task>>,
     short_tx: Sender<Box<Task>>,
     slow_tx: Sender<Box<Task>>,
 }
@@ -69,16 +71,20 @@ impl Workers {
     ) -> std::io::Result<Workers> {
         // A bounded channel allocates all its slots at once and writes to each. Boxed tasks make a slot small,
         // which saves an idle Agent more than a megabyte.
-        let (short_tx, short_rx) = bounded(MAX_SERVERS + MAX_INTERRUPTS);
+        let (quick_tx, quick_rx) = bounded(MAX_SERVERS + MAX_INTERRUPTS);
+        let (short_tx, short_rx) = bounded(MAX_SERVERS);
         let (slow_tx, slow_rx) = bounded(MAX_SERVERS + MAX_QUESTIONS);
-        let pools = [("worker", short, short_rx), ("slow", SLOW_WORKERS, slow_rx)];
-        for (name, count, tasks_rx) in pools {
+        // Nothing goes first there, and nothing ever will.
+        let (_, none_rx) = bounded(0);
+        let pools = [("worker", short, quick_rx, short_rx), ("slow", SLOW_WORKERS, none_rx, slow_rx)];
+        for (name, count, first_rx, then_rx) in pools {
             for n in 1..=count {
-                let (tasks_rx, lifecycle, done_tx) = (tasks_rx.clone(), lifecycle.clone(), done_tx.clone());
-                crew.spawn(format!("{name}-{n}"), 256 << 10, move || work(&tasks_rx, &lifecycle, &done_tx))?;
+                let queues = Queues { first_rx: first_rx.clone(), then_rx: then_rx.clone() };
+                let (lifecycle, done_tx) = (lifecycle.clone(), done_tx.clone());
+                crew.spawn(format!("{name}-{n}"), 256 << 10, move || work(&queues, &lifecycle, &done_tx))?;
             }
         }
-        Ok(Workers { short_tx, slow_tx })
+        Ok(Workers { quick_tx, short_tx, slow_tx })
     }
 
     /// Queues a job. Whoever takes its claim before a worker does has it back: no result will come of it.
@@ -87,7 +93,11 @@ impl Workers {
     /// Gives it back when the queue is full. The limit on servers leaves room for a job of each, but orders that were
     /// taken back keep their places until a worker comes by.
     pub fn submit(&self, order: Order) -> Result<Claim, Box<Order>> {
-        let lane = if is_slow(&order.job) { &self.slow_tx } else { &self.short_tx };
+        let lane = match &order.job {
+            Job::Pull | Job::Remove { data: true } => &self.slow_tx,
+            Job::Create { .. } | Job::Start | Job::Remove { data: false } => &self.short_tx,
+            _ => &self.quick_tx,
+        };
         let claim = Claim::default();
         let sent = lane.try_send(Box::new(Task::Job(order, claim.clone())));
         match sent.map_err(|refused| *refused.into_inner()) {
@@ -101,17 +111,29 @@ impl Workers {
     /// # Errors
     /// When the queue is full or the threads have ended.
     pub fn ask(&self, task: Task) -> Result<(), Refused> {
-        let lane = if matches!(task, Task::History(..)) { &self.slow_tx } else { &self.short_tx };
+        let lane = if matches!(task, Task::History(..)) { &self.slow_tx } else { &self.quick_tx };
         lane.try_send(Box::new(task)).map_err(|_| Refused)
     }
 }
 
-fn is_slow(job: &Job) -> bool {
-    matches!(job, Job::Pull | Job::Remove { data: true })
+/// What a worker takes tasks from.
+struct Queues {
+    first_rx: Receiver<Box<Task>>,
+    then_rx: Receiver<Box<Task>>,
 }
 
-fn work(tasks_rx: &Receiver<Box<Task>>, lifecycle: &Lifecycle, done_tx: &Sender<Event>) {
-    for task in tasks_rx {
+impl Queues {
+    /// The next task; `None` once there are no more and never will be.
+    fn next(&self) -> Option<Box<Task>> {
+        select_biased! {
+            recv(self.first_rx) -> task => task.or_else(|_| self.then_rx.recv()).ok(),
+            recv(self.then_rx) -> task => task.or_else(|_| self.first_rx.recv()).ok(),
+        }
+    }
+}
+
+fn work(queues: &Queues, lifecycle: &Lifecycle, done_tx: &Sender<Event>) {
+    while let Some(task) = queues.next() {
         let event = match *task {
             Task::Job(_, claim) if !claim.take() => None,
             Task::Job(order, _) => job(&order, lifecycle, done_tx),

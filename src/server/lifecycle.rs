@@ -220,6 +220,10 @@ impl Lifecycle {
                     let text = "A container that is not this server's has its name. Rename or remove that container.";
                     return Err(Fault::new(Code::Conflict, text).into());
                 }
+                if found.state.running {
+                    let text = "A container of this server runs already. Look at the node's servers again in a moment.";
+                    return Err(Fault::new(Code::Conflict, text).into());
+                }
                 self.remove_container(&found.id)?;
                 self.client.create(&name, &config)?
             }

@@ -257,6 +257,11 @@ impl Machine {
         std::mem::take(&mut self.dirty)
     }
 
+    /// What [`Machine::take_dirty`] gave out was not saved after all.
+    pub fn make_dirty(&mut self) {
+        self.dirty = true;
+    }
+
     /// When [`Input::Deadline`] is due.
     pub fn deadline(&self) -> Option<Instant> {
         match &self.phase {

@@ -91,9 +91,11 @@ fn a_crash_is_followed_by_restarts_ever_further_apart_until_it_is_given_up() {
     let mut capped = 0;
     check_waits(&waits(&link, "c", &mut capped), &[1, 1, 1]);
 
-    // A person's start counts from the beginning again, and so does a restart.
+    // A person's start counts from the beginning again, and so does a restart, also between two crashes.
     for action in ["start_server", "restart_server"] {
         mark = link.mark();
+        link.command("start_server", "c", json!({}));
+        while next(&link, "c", &mut mark).0["currentStatus"] != "crashed" {}
         link.command(action, "c", json!({}));
         check_waits(&waits(&link, "c", &mut mark), &[1, 1, 1]);
     }
@@ -236,6 +238,32 @@ fn a_suspended_server_stays_so_through_every_end_of_the_agent() {
         assert_eq!(link.must("get_status", "s", json!({}))["status"], "suspended");
         assert_eq!(engine().state(&agent.container("s")), "exited");
     }
+    // Whoever starts it by hand, or ends the Agent in the middle of it: suspended is stopped.
+    engine().must("POST", &format!("/containers/{}/start", agent.container("s")), None);
+    let mut seen = link.mark();
+    while next(&link, "s", &mut seen).0["currentStatus"] != "suspended" {}
+    assert_eq!(engine().state(&agent.container("s")), "exited");
+
+    let environment = json!({"IGNORE_TERM": "1"});
+    link.must(
+        "create_server",
+        "slow",
+        demo(
+            json!({"environment": environment, "stop": {"type": "signal", "value": "SIGTERM", "timeout": 2}}),
+        ),
+    );
+    link.must("start_server", "slow", json!({}));
+    engine().wait_output(&agent.container("slow"), "Demo server ready");
+    link.command("suspend_server", "slow", json!({}));
+    engine().wait_output(&agent.container("slow"), "Signal ignored");
+    agent.kill();
+    assert_eq!(engine().state(&agent.container("slow")), "running");
+    agent.start_again();
+    link = panel.accept();
+    let mut seen = 0;
+    while next(&link, "slow", &mut seen).0["currentStatus"] != "suspended" {}
+    assert_eq!(engine().state(&agent.container("slow")), "exited");
+
     assert_eq!(link.must("unsuspend_server", "s", json!({}))["status"], "stopped");
     assert_eq!(link.must("start_server", "s", json!({}))["status"], "running");
 }

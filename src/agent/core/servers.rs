@@ -51,13 +51,16 @@ impl Core {
     /// Ends the job in flight: as soon as it lets itself be ended or, while no worker has begun it, at once. Behind two
     /// pulls that hang it would else wait as long as they do.
     fn cancel(&mut self, id: &ServerId) -> Option<JobResult> {
-        let server = self.servers.get(id)?;
+        let server = self.servers.get_mut(id)?;
         server.closer.close();
         self.inputs.end(id);
         if !server.claim.take() {
             return None;
         }
         self.jobs_in_flight -= 1;
+        if server.stores {
+            server.machine.make_dirty();
+        }
         Some(JobResult::Failed { fault: interrupted(), facts: server.machine.container().cloned() })
     }
 
@@ -104,6 +107,7 @@ impl Core {
             _ => machine.spec().clone(),
         };
         let stores = dirty || matches!(job, Job::Create { .. } | Job::Apply(_) | Job::Store(_) | Job::Save);
+        server.stores = stores;
         let record = stores.then(|| Record {
             server_id: id.clone(),
             desired: machine.desired(),

@@ -91,7 +91,7 @@ impl Machine {
             Request::Kill => {
                 stopping.next = Some(Job::Kill);
                 stopping.waiters.push((ticket, Waiter::Kill));
-                self.give_up_input();
+                self.give_up_kind_word();
                 self.push_stop(now);
             }
             Request::Suspend => {
@@ -202,9 +202,9 @@ impl Machine {
         }
     }
 
-    /// A server that does not read its input must not hold up its end.
-    fn give_up_input(&mut self) {
-        if matches!(self.job, Some(Job::Console(_))) {
+    /// A kind word that waits, for a worker or for a server that does not read its input, must not hold up the end.
+    fn give_up_kind_word(&mut self) {
+        if matches!(self.job, Some(Job::Console(_) | Job::Signal(_))) {
             self.effects.push(Effect::Cancel);
         }
     }
@@ -224,7 +224,7 @@ impl Machine {
         }
         stopping.next = Some(Job::Kill);
         stopping.deadline = now + KILL_CONFIRM;
-        self.give_up_input();
+        self.give_up_kind_word();
         self.push_stop(now);
     }
 }

@@ -161,7 +161,11 @@ impl Machine {
         if self.is_running() {
             self.settled = Status::Running;
             self.retry_at = None;
-            if self.desired == Desired::Stopped && !self.suspended {
+            if self.suspended {
+                // The Agent ended before its suspension was done, or somebody else started it.
+                return self.stop(StopOptions::default(), Vec::new(), Then::Nothing, now);
+            }
+            if self.desired == Desired::Stopped {
                 // Somebody else started it; that is a wish like any other.
                 self.set_desired(Desired::Running);
                 self.reason = Some(Reason::Operator);
