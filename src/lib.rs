@@ -26,6 +26,8 @@
 //! container's output, since an attach that is not read freezes the container.
 #![forbid(unsafe_code)]
 
+pub mod version;
+
 pub mod protocol;
 
 pub mod link;

@@ -54,10 +54,12 @@ pub fn parse(
         match arg {
             Short('h') | Long("help") => return Ok(Request::Print(help())),
             Short('V') | Long("version") => {
-                return Ok(Request::Print(format!("longshore-agent {}\n", env!("CARGO_PKG_VERSION"))));
+                return Ok(Request::Print(format!("longshore-agent {}\n", crate::version::line())));
             }
             Long("config") => file = Some(parser.value()?.into()),
-            Long(name) => {
+            Short('d') | Long(_) => {
+                // The short name is the one that s6's own programs have.
+                let name = if let Long(name) = arg { name } else { "ready-fd" };
                 let key = settings::for_flag(KEYS, name)
                     .ok_or_else(|| Usage(format!("--{name}: unknown flag; --help tells what there is")))?;
                 let value = parser.value()?.string()?;

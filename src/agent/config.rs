@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::logging;
 use super::settings::{self, BadSetting, Key, Settings};
 use crate::docker::{ApiVersion, Client, Endpoint, EndpointError};
 use crate::link::proxy::{Proxy, ProxySettings};
@@ -30,6 +31,11 @@ pub const KEYS: &[Key] = &[
         secret: true,
     },
     key("AGENT_SECRET_FILE", None, "a file with the node's secret, read again at each dial"),
+    key(
+        "CREDENTIALS_DIRECTORY",
+        None,
+        "systemd's; its file `secret` is taken when neither AGENT_SECRET nor AGENT_SECRET_FILE is set",
+    ),
     key("HEALTH_ADDR", None, "where /health listens; 127.0.0.1:8081 when not set"),
     key("HEALTH_PORT", None, "the same as HEALTH_ADDR=127.0.0.1:PORT"),
     key("DATA_DIR", Some("/var/lib/longshore"), "servers' files and the Agent's own state"),
@@ -68,10 +74,16 @@ pub const KEYS: &[Key] = &[
     key("NO_PROXY", None, "hosts to reach without a proxy"),
     key("ALLOW_INSECURE", None, "1 to allow ws:// and HEALTH_ADDR beyond loopback"),
     key("LOG_LEVEL", Some("info"), "error, warn, info, debug or trace"),
+    key("LOG_FORMAT", Some("auto"), "auto, which fits systemd's journal where that reads; plain or json"),
+    key("PID_FILE", None, "where to write the process id, for init systems that want it"),
+    key("READY_FD", None, "descriptor to write a newline to once the Agent works (s6, dinit); also -d N"),
 ];
 
 /// The Engine takes no user or group beyond it.
 const MAX_USER_ID: u32 = i32::MAX as u32;
+
+/// Numbers of descriptors are ints.
+const MAX_DESCRIPTOR: u64 = i32::MAX as u64;
 
 /// Which dialect unasked messages use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +126,9 @@ pub struct Config {
     pub ca_file: Option<PathBuf>,
     pub proxy: Option<Proxy>,
     pub log_level: log::LevelFilter,
+    pub log_format: logging::Format,
+    pub pid_file: Option<PathBuf>,
+    pub ready_fd: Option<i32>,
 }
 
 impl Config {
@@ -146,6 +161,20 @@ impl Config {
             workers: number(settings, "WORKERS", 1..=64)? as usize,
             ca_file: ca_file(settings)?,
             log_level: log_level(settings)?,
+            log_format: one_of(
+                settings,
+                "LOG_FORMAT",
+                &[
+                    ("auto", logging::Format::Auto),
+                    ("plain", logging::Format::Plain),
+                    ("json", logging::Format::Json),
+                ],
+            )?,
+            pid_file: absolute(settings, "PID_FILE")?,
+            ready_fd: match settings.get("READY_FD") {
+                Some(_) => Some(number(settings, "READY_FD", 0..=MAX_DESCRIPTOR)? as i32),
+                None => None,
+            },
         })
     }
 }
@@ -193,22 +222,23 @@ fn checked_secret(text: &str) -> Result<Secret, String> {
 }
 
 fn secret(settings: &Settings) -> Result<SecretSource, BadSetting> {
-    match (settings.get("AGENT_SECRET"), absolute(settings, "AGENT_SECRET_FILE")?) {
-        (Some(_), Some(_)) => {
-            Err(BadSetting::bare("AGENT_SECRET", "expected either this or AGENT_SECRET_FILE, not both"))
+    let file = absolute(settings, "AGENT_SECRET_FILE")?;
+    if let Some(text) = settings.get("AGENT_SECRET") {
+        if file.is_some() {
+            let expected = "expected either this or AGENT_SECRET_FILE, not both";
+            return Err(BadSetting::bare("AGENT_SECRET", expected));
         }
-        (None, None) => {
-            Err(BadSetting::bare("AGENT_SECRET_FILE", "not set; expected a file with the node's secret"))
-        }
-        (Some(text), None) => checked_secret(text)
+        return checked_secret(text)
             .map(SecretSource::Value)
-            .map_err(|expected| BadSetting::bare("AGENT_SECRET", expected)),
-        (None, Some(path)) => {
-            let source = SecretSource::File(path);
-            source.read()?;
-            Ok(source)
-        }
+            .map_err(|expected| BadSetting::bare("AGENT_SECRET", expected));
     }
+    let credential = || Ok(absolute(settings, "CREDENTIALS_DIRECTORY")?.map(|dir| dir.join("secret")));
+    let path = file.map_or_else(credential, |file| Ok(Some(file)))?.ok_or_else(|| {
+        BadSetting::bare("AGENT_SECRET_FILE", "not set; expected a file with the node's secret")
+    })?;
+    let source = SecretSource::File(path);
+    source.read()?;
+    Ok(source)
 }
 
 fn panel_url(settings: &Settings, insecure: bool) -> Result<WsUrl, BadSetting> {

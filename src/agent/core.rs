@@ -34,6 +34,7 @@ use super::health::Board;
 use super::heartbeat::Heartbeat;
 use super::ledger::{Asker, Ledger, Receipt};
 use super::metrics::{self, Counters};
+use super::notify::Notify;
 use super::panel_link::PanelLink;
 use super::system::{Host, Sample};
 use super::voice::Voice;
@@ -58,6 +59,8 @@ const MAX_WAITING: usize = 8192;
 /// How long jobs in flight may take to end once the Agent is asked to, and the outbox to be written after that.
 const DRAIN: Duration = Duration::from_secs(5);
 const FLUSH: Duration = Duration::from_secs(3);
+/// What the service manager is asked to wait: both of these, the threads after them, and a busy machine.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// All state of the Agent. Fields are public to `agent` only so that it can be put together in one place.
 pub struct Core {
@@ -75,6 +78,7 @@ pub struct Core {
     pub(super) engine: Engine,
     pub(super) heartbeat: Heartbeat,
     pub(super) board: Arc<Board>,
+    pub(super) notify: Notify,
     pub(super) counters: Counters,
     pub(super) stats: Stats,
     pub(super) disks: Disks,
@@ -171,6 +175,7 @@ impl Core {
                 return Ok(());
             }
             self.link.dial(now);
+            self.notify.feed(now, || self.link.stuck().or_else(|| self.workers.stuck()));
             let timer =
                 self.next_timer(stop_at).map_or_else(never, |at| after(at.saturating_duration_since(now)));
             let event = select! {
@@ -183,6 +188,7 @@ impl Core {
             match event {
                 Some(Event::Shutdown { signal }) => {
                     log::info!("signal {signal}: stopping; game servers keep running");
+                    self.notify.stopping(STOP_LIMIT);
                     self.draining = true;
                     self.cancel_pulls();
                     stop_at = Some(Instant::now() + DRAIN);
@@ -200,7 +206,7 @@ impl Core {
 
     fn next_timer(&self, stop_at: Option<Instant>) -> Option<Instant> {
         let server = self.timers.first().map(|&(at, _)| at);
-        [server, self.link.deadline(), stop_at].into_iter().flatten().min()
+        [server, self.link.deadline(), self.notify.deadline(), stop_at].into_iter().flatten().min()
     }
 
     fn take(&mut self, event: Event) {
@@ -253,8 +259,15 @@ impl Core {
         ServerCount { total: created.clone().count(), running: created.filter(running).count() }
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let count = self.count();
+        if !self.draining {
+            let link = self.link.trouble().map_or("not linked yet", |_| "no link to the Panel");
+            let link = if self.link.is_up() { "linked to the Panel" } else { link };
+            let engine = self.engine.known_version().map_or("no", |_| "with an");
+            let ServerCount { total, running } = count;
+            self.notify.status(format!("{link}, {engine} Engine, {running} of {total} servers run"));
+        }
         let mut tally = self.counters.lock();
         tally.link_up = self.link.is_up();
         (tally.servers, tally.servers_running) = (count.total, count.running);

@@ -118,7 +118,7 @@ impl Board {
         let health = Health {
             status,
             timestamp: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-            version: env!("CARGO_PKG_VERSION"),
+            version: crate::version::VERSION,
             node_id: &self.node,
             uptime: self.started.elapsed().as_secs(),
             connected: state.connected,

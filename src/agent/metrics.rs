@@ -138,7 +138,7 @@ impl Metrics {
     }
 
     fn agent(&self, page: &mut Page) {
-        let version = env!("CARGO_PKG_VERSION");
+        let version = crate::version::VERSION;
         page.head("longshore_info", "gauge", "The Agent's version and node.");
         page.line("longshore_info", &[("version", version), ("node", &self.node)], 1);
         let uptime = self.started.elapsed().as_secs_f64();

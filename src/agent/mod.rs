@@ -61,6 +61,10 @@ pub mod metrics;
 
 pub mod signals;
 
+pub mod notify;
+
+pub mod pid_file;
+
 pub mod crew;
 pub mod logging;
 
@@ -175,11 +179,12 @@ pub fn run(config: Config) -> Result<(), Failed> {
     };
     log::info!(
         "longshore-agent {} as node {}, health at http://{}/health",
-        env!("CARGO_PKG_VERSION"),
+        crate::version::VERSION,
         config.node_id,
         gate.address()
     );
 
+    let notify = notify::Notify::from_environment(|name| std::env::var_os(name));
     let dialer = dialer(&config)?;
     let lifecycle = Arc::new(Lifecycle {
         client: client.clone(),
@@ -236,6 +241,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
         engine,
         heartbeat,
         board,
+        notify,
         counters,
         stats,
         disks,
@@ -255,6 +261,16 @@ pub fn run(config: Config) -> Result<(), Failed> {
         inputs,
         draining: false,
     };
+    let write = |path: &std::path::PathBuf| {
+        pid_file::PidFile::write(path).map_err(|e| Failed::new(&format!("PID_FILE {}", path.display()), e))
+    };
+    let _pid_file = config.pid_file.as_ref().map(write).transpose()?;
+    core.notify.ready();
+    if let Some(descriptor) = config.ready_fd
+        && let Err(e) = notify::tell_ready(descriptor)
+    {
+        log::warn!("READY_FD {descriptor}: the readiness could not be told: {e}");
+    }
     let ended = core.run();
 
     let deadline = Instant::now() + JOIN;
@@ -323,7 +339,7 @@ fn dialer(config: &Config) -> Result<Dialer, Failed> {
     dialer.headers = [
         ("X-Node-Id", node.to_owned()),
         ("X-Agent-Id", node.to_owned()),
-        ("User-Agent", format!("longshore-agent/{}", env!("CARGO_PKG_VERSION"))),
+        ("User-Agent", format!("longshore-agent/{}", crate::version::VERSION)),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();

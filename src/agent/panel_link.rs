@@ -18,6 +18,8 @@ use crate::protocol::{Decoder, Skip};
 /// Close codes of the contract: a newer connection of this node took over, or the node was revoked.
 const REPLACED: u16 = 4001;
 const REVOKED: u16 = 4003;
+/// The longest that one message may take: several times what a Panel may take to accept it.
+const STUCK: Duration = Duration::from_secs(300);
 /// A log line for a fault of the Panel's at most this often.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
@@ -114,6 +116,16 @@ impl PanelLink {
 
     pub fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
+    }
+
+    /// The name of a thread of the connection that has been at one message for longer than any takes.
+    pub fn stuck(&self) -> Option<String> {
+        match &self.state {
+            State::Up { duplex, .. } | State::Ending { duplex, .. } => {
+                duplex.busy().into_iter().find(|(_, busy)| *busy > STUCK).map(|(name, _)| name.to_owned())
+            }
+            _ => None,
+        }
     }
 
     /// How often a connection or a dial ended, by cause. The words are few and fixed.

@@ -93,7 +93,7 @@ impl Voice {
         let begin = self.outbox.begin(generation, vec![legacy::encode_system_info(info, now)]);
         self.tell_drops(begin.dropped);
         self.emit(&Event::AgentConnected {
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: crate::version::VERSION.into(),
             boot_id: self.boot_id.clone(),
             capabilities: protocol::capabilities(),
             servers: servers.clone(),

@@ -5,12 +5,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 
 use super::crew::Crew;
 use super::event::Event;
 use crate::docker::ContainerId;
+use crate::link::Pulse;
 use crate::protocol::{Code, Fault, Outcome, ServerId};
 use crate::server::console::Question;
 use crate::server::lifecycle::Order;
@@ -19,6 +21,10 @@ use crate::server::{Job, JobResult, Lifecycle, Ticket};
 /// The most servers on one node, thus the most jobs that can wait: each server has at most one.
 pub const MAX_SERVERS: usize = 4096;
 const SLOW_WORKERS: usize = 2;
+/// The longest that a job may take without a sign of progress: more than the sum of its calls' own bounds, of which a
+/// slow one has many.
+const STUCK: Duration = Duration::from_secs(600);
+const SLOW_STUCK: Duration = Duration::from_secs(6 * 3600);
 
 /// A task was not taken.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +51,7 @@ pub struct Workers {
     quick_tx: Sender<Box<Task>>,
     short_tx: Sender<Box<Task>>,
     slow_tx: Sender<Box<Task>>,
+    pulses: Vec<(String, Duration, Pulse)>,
 }
 
 /// Who carries an order on: the worker that begins it or the loop that takes it back, whoever is first.
@@ -76,15 +83,21 @@ impl Workers {
         let (slow_tx, slow_rx) = bounded(MAX_SERVERS + MAX_QUESTIONS);
         // Nothing goes first there, and nothing ever will.
         let (_, none_rx) = bounded(0);
-        let pools = [("worker", short, quick_rx, short_rx), ("slow", SLOW_WORKERS, none_rx, slow_rx)];
-        for (name, count, first_rx, then_rx) in pools {
+        let pools = [
+            ("worker", short, quick_rx, short_rx, STUCK),
+            ("slow", SLOW_WORKERS, none_rx, slow_rx, SLOW_STUCK),
+        ];
+        let mut pulses = Vec::new();
+        for (name, count, first_rx, then_rx, limit) in pools {
             for n in 1..=count {
+                let (name, pulse) = (format!("{name}-{n}"), Pulse::default());
+                pulses.push((name.clone(), limit, pulse.clone()));
                 let queues = Queues { first_rx: first_rx.clone(), then_rx: then_rx.clone() };
                 let (lifecycle, done_tx) = (lifecycle.clone(), done_tx.clone());
-                crew.spawn(format!("{name}-{n}"), 256 << 10, move || work(&queues, &lifecycle, &done_tx))?;
+                crew.spawn(name, 256 << 10, move || work(&queues, &lifecycle, &done_tx, &pulse))?;
             }
         }
-        Ok(Workers { quick_tx, short_tx, slow_tx })
+        Ok(Workers { quick_tx, short_tx, slow_tx, pulses })
     }
 
     /// Queues a job. Whoever takes its claim before a worker does has it back: no result will come of it.
@@ -104,6 +117,12 @@ impl Workers {
             Err(Task::Job(order, _)) => Err(Box::new(order)),
             _ => Ok(claim),
         }
+    }
+
+    /// The name of a worker whose job shows no progress any more.
+    pub fn stuck(&self) -> Option<String> {
+        let stuck = self.pulses.iter().find(|(_, limit, pulse)| pulse.busy() > *limit);
+        stuck.map(|(name, ..)| name.clone())
     }
 
     /// Queues what belongs to no job.
@@ -132,11 +151,12 @@ impl Queues {
     }
 }
 
-fn work(queues: &Queues, lifecycle: &Lifecycle, done_tx: &Sender<Event>) {
+fn work(queues: &Queues, lifecycle: &Lifecycle, done_tx: &Sender<Event>, pulse: &Pulse) {
     while let Some(task) = queues.next() {
+        pulse.beat();
         let event = match *task {
             Task::Job(_, claim) if !claim.take() => None,
-            Task::Job(order, _) => job(&order, lifecycle, done_tx),
+            Task::Job(order, _) => job(&order, lifecycle, done_tx, pulse),
             Task::History(ticket, question) => {
                 Some(answered(ticket, &question.server, || lifecycle.consoles.answer(&question)))
             }
@@ -147,13 +167,15 @@ fn work(queues: &Queues, lifecycle: &Lifecycle, done_tx: &Sender<Event>) {
         if event.is_some_and(|event| done_tx.send(event).is_err()) {
             return;
         }
+        pulse.rest();
     }
 }
 
 /// Does a job; `None` when its result comes from another thread.
-fn job(order: &Order, lifecycle: &Lifecycle, done_tx: &Sender<Event>) -> Option<Event> {
+fn job(order: &Order, lifecycle: &Lifecycle, done_tx: &Sender<Event>, pulse: &Pulse) -> Option<Event> {
     let server = &order.server;
     let tell = |progress| {
+        pulse.beat();
         // Latest wins: a progress that finds the loop busy is not worth waiting for.
         let _ = done_tx.try_send(Event::Progress { server: server.clone(), progress });
     };

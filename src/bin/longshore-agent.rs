@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         }
         cli::Request::Run(config) => config,
     };
-    longshore::agent::logging::start(config.log_level);
+    longshore::agent::logging::start(config.log_level, config.log_format);
     match agent::run(*config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {

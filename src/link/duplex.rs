@@ -14,9 +14,9 @@ use std::{error, fmt};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::Text;
 use super::connection::Connection;
 use super::outbox::{Outbox, Tag};
+use super::{Pulse, Text};
 use reader::Reader;
 use writer::Writer;
 
@@ -101,6 +101,7 @@ pub struct Duplex {
 
 struct Running {
     name: &'static str,
+    pulse: Pulse,
     /// Closed when the thread ends.
     done_rx: Receiver<()>,
     thread: JoinHandle<()>,
@@ -164,6 +165,7 @@ impl Duplex {
             on_end: on_end.clone(),
             _done_tx: done_tx,
         };
+        let (reading, writing) = (Pulse::default(), Pulse::default());
         let (read_guard, write_guard) = (guard(Half::Read, read_done_tx), guard(Half::Write, write_done_tx));
 
         let writer = Writer {
@@ -172,26 +174,34 @@ impl Duplex {
             outbox: outbox.clone(),
             shared: shared.clone(),
             reader_done_rx: read_done_rx.clone(),
+            pulse: writing.clone(),
         };
         let mut duplex = Duplex { shared: shared.clone(), threads: Vec::new() };
         let thread = thread::Builder::new().name(names.write.into()).spawn(move || {
             let _guard = write_guard;
             writer.run();
         })?;
-        duplex.threads.push(Running { name: names.write, done_rx: write_done_rx, thread });
+        let (name, done_rx) = (names.write, write_done_rx);
+        duplex.threads.push(Running { name, pulse: writing, done_rx, thread });
 
-        let reader = Reader { half: read, outbox, shared, handler };
+        let reader = Reader { half: read, outbox, shared, handler, pulse: reading.clone() };
         // Without its reader the writer is killed by the handle's drop.
         let thread = thread::Builder::new().name(names.read.into()).spawn(move || {
             let _guard = read_guard;
             reader.run();
         })?;
-        duplex.threads.push(Running { name: names.read, done_rx: read_done_rx, thread });
+        let (name, done_rx) = (names.read, read_done_rx);
+        duplex.threads.push(Running { name, pulse: reading, done_rx, thread });
         Ok(duplex)
     }
 
     pub fn generation(&self) -> u64 {
         self.shared.generation
+    }
+
+    /// For how long each thread has been at its message, by the thread's name.
+    pub fn busy(&self) -> Vec<(&'static str, Duration)> {
+        self.threads.iter().map(|running| (running.name, running.pulse.busy())).collect()
     }
 
     /// Why the connection has ended, once it has.

@@ -125,7 +125,7 @@ impl Api {
         match self.hub.answers() {
             Ok(()) => Response::json(
                 200,
-                concat!(r#"{"status":"healthy","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#),
+                format!(r#"{{"status":"healthy","version":"{}"}}"#, crate::version::VERSION),
             ),
             Err(_) => Response::json(503, r#"{"status":"unhealthy"}"#),
         }

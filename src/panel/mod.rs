@@ -60,7 +60,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     log_to_stderr(config.log_level);
     let done = match invocation {
         Invocation::Help => print(config::HELP),
-        Invocation::Version => print(concat!("longshore-panel ", env!("CARGO_PKG_VERSION"), "\n")),
+        Invocation::Version => print(&format!("longshore-panel {}\n", crate::version::line())),
         Invocation::NodeAdd { id, secret_to } => nodes::add(&config.data_dir, &id, secret_to),
         Invocation::NodeList => nodes::list(&config.data_dir),
         Invocation::NodeRemove { id } => nodes::remove(&config.data_dir, &id),

@@ -61,7 +61,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     };
     let http = Gate::start(http_listener, limits, api).map_err(ServeError::Gate)?;
     announce(http.address(), agents.address());
-    info!("longshore-panel {}: ready, epoch {epoch}", env!("CARGO_PKG_VERSION"));
+    info!("longshore-panel {}: ready, epoch {epoch}", crate::version::VERSION);
 
     let http_ended = http.ended();
     let cause = select! {

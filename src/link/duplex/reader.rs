@@ -9,9 +9,9 @@ use tungstenite::error::{Error, ProtocolError};
 use tungstenite::protocol::{CloseFrame, WebSocket};
 
 use super::{Cause, Inbound, LARGE, LINGER, Shared};
-use crate::link::Text;
 use crate::link::halves::ReadHalf;
 use crate::link::outbox::{Outbox, Tag, close_frame};
+use crate::link::{Pulse, Text};
 
 /// What the read thread owns.
 pub(super) struct Reader<T: Tag, H> {
@@ -19,6 +19,7 @@ pub(super) struct Reader<T: Tag, H> {
     pub outbox: Arc<Outbox<T>>,
     pub shared: Arc<Shared>,
     pub handler: H,
+    pub pulse: Pulse,
 }
 
 impl<T: Tag, H: FnMut(Inbound)> Reader<T, H> {
@@ -39,7 +40,10 @@ impl<T: Tag, H: FnMut(Inbound)> Reader<T, H> {
         // still has a share in it, its next read has to begin a small one.
         let mut _held: Option<Text>;
         loop {
-            let message = match self.half.read() {
+            self.pulse.rest();
+            let read = self.half.read();
+            self.pulse.beat();
+            let message = match read {
                 Ok(message) => message,
                 Err(fault) => return self.end_of(fault),
             };

@@ -11,6 +11,7 @@ use tungstenite::error::Error;
 use tungstenite::protocol::{Role, WebSocket};
 
 use super::{Cause, LARGE, LINGER, Shared};
+use crate::link::Pulse;
 use crate::link::connection::write_half;
 use crate::link::halves::WriteHalf;
 use crate::link::outbox::{Next, Outbox, Tag};
@@ -23,6 +24,7 @@ pub(super) struct Writer<T: Tag> {
     pub shared: Arc<Shared>,
     /// Closed when the read thread has ended.
     pub reader_done_rx: Receiver<()>,
+    pub pulse: Pulse,
 }
 
 /// What one step of the write thread came to.
@@ -42,6 +44,7 @@ impl<T: Tag> Writer<T> {
         let wake_rx = self.outbox.wakes(self.shared.generation);
         let mut large = false;
         let end = loop {
+            self.pulse.beat();
             match self.write_next() {
                 Ok(Wrote::Message(bytes)) => large |= bytes > LARGE,
                 Ok(Wrote::All { until }) => {
@@ -49,6 +52,7 @@ impl<T: Tag> Writer<T> {
                         // tungstenite keeps its buffer at the largest size it ever had; a new one begins small.
                         self.half = write_half(self.half.into_inner(), self.role);
                     }
+                    self.pulse.rest();
                     // Closed when the connection ends, which the next step finds.
                     let _ = wake_rx.as_ref().map(|wake_rx| match until {
                         None => wake_rx.recv().ok(),

@@ -231,7 +231,7 @@ impl Fleet {
         let mut broadcast = std::mem::take(&mut self.broadcast);
         let stream = broadcast.subscribe(last, || Snapshot {
             epoch: self.store.epoch(),
-            version: env!("CARGO_PKG_VERSION"),
+            version: crate::version::VERSION,
             nodes: self.node_views().collect(),
             servers: self.server_views().collect(),
         });
