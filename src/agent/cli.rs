@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::config::{self, Config, KEYS};
 use super::settings::{self, BadSetting, Settings};
@@ -14,7 +14,29 @@ pub enum Request {
     Run(Box<Config>),
     /// Print a text and end well.
     Print(String),
+    /// Tell how the running Agent is.
+    Status {
+        settings: Settings,
+        json: bool,
+    },
+    /// Check everything that the Agent needs. `fault` is what is wrong with where the settings come from.
+    Doctor {
+        settings: Settings,
+        fault: Option<String>,
+        json: bool,
+    },
 }
+
+/// What may stand on the command line beside flags.
+#[derive(Clone, Copy, Debug)]
+enum Word {
+    Config,
+    Status,
+    Doctor,
+}
+
+const WORDS: [(&str, Word); 3] =
+    [("config", Word::Config), ("status", Word::Status), ("doctor", Word::Doctor)];
 
 /// What was wrong with the command line or the configuration. Exit code 2.
 #[derive(Debug)]
@@ -49,7 +71,7 @@ pub fn parse(
     use lexopt::prelude::*;
     let mut parser = lexopt::Parser::from_args(args);
     let mut settings = Settings::default();
-    let (mut file, mut show) = (None::<PathBuf>, false);
+    let (mut file, mut word, mut json) = (None::<PathBuf>, None::<Word>, false);
     while let Some(arg) = parser.next()? {
         match arg {
             Short('h') | Long("help") => return Ok(Request::Print(help())),
@@ -57,6 +79,7 @@ pub fn parse(
                 return Ok(Request::Print(format!("longshore-agent {}\n", crate::version::line())));
             }
             Long("config") => file = Some(parser.value()?.into()),
+            Long("json") if matches!(word, Some(Word::Status | Word::Doctor)) => json = true,
             Short('d') | Long(_) => {
                 // The short name is the one that s6's own programs have.
                 let name = if let Long(name) = arg { name } else { "ready-fd" };
@@ -65,34 +88,57 @@ pub fn parse(
                 let value = parser.value()?.string()?;
                 settings.add_flag(key, value);
             }
-            Value(word) if word == "config" && !show => show = true,
+            Value(text) if word.is_none() => {
+                let find = |(name, _): &&(&str, Word)| text == *name;
+                let (_, found) = WORDS.iter().find(find).ok_or_else(|| Value(text.clone()).unexpected())?;
+                word = Some(*found);
+            }
             other => return Err(other.unexpected().into()),
         }
     }
-    settings.add_environment(KEYS, environment)?;
-    if let Some(path) = file {
-        let text = fs::read_to_string(&path)
-            .map_err(|e| Usage(format!("--config {}: cannot be read: {e}", path.display())))?;
-        settings.add_file(KEYS, &path, &text)?;
-        config::check_file(&settings, &path)?;
+    let read = gather(&mut settings, file.as_deref(), environment);
+    if let Some(Word::Doctor) = word {
+        // What is wrong with the settings is the first thing that it tells.
+        return Ok(Request::Doctor { settings, fault: read.err().map(|usage| usage.0), json });
     }
+    read?;
+    match word {
+        Some(Word::Status) => Ok(Request::Status { settings, json }),
+        Some(Word::Config) => {
+            // The effective values are shown even when one of them is wrong: that is when it is needed.
+            let verdict = match Config::from_settings(&settings) {
+                Ok(config) => format!("# node {}: this configuration is complete\n", config.node_id),
+                Err(bad) => format!("# not usable: {bad}\n"),
+            };
+            Ok(Request::Print(config::describe(&settings) + &verdict))
+        }
+        _ => Ok(Request::Run(Box::new(Config::from_settings(&settings)?))),
+    }
+}
+
+/// Reads the places that are weaker than flags.
+fn gather(
+    settings: &mut Settings,
+    file: Option<&Path>,
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<(), Usage> {
     settings.add_defaults(KEYS);
-    if show {
-        // The file of effective values is shown even when one of them is wrong: that is when it is needed.
-        let verdict = match Config::from_settings(&settings) {
-            Ok(config) => format!("# node {}: this configuration is complete\n", config.node_id),
-            Err(bad) => format!("# not usable: {bad}\n"),
-        };
-        return Ok(Request::Print(config::describe(&settings) + &verdict));
-    }
-    Ok(Request::Run(Box::new(Config::from_settings(&settings)?)))
+    settings.add_environment(KEYS, environment)?;
+    let Some(path) = file else { return Ok(()) };
+    let text = fs::read_to_string(path)
+        .map_err(|e| Usage(format!("--config {}: cannot be read: {e}", path.display())))?;
+    settings.add_file(KEYS, path, &text)?;
+    config::check_file(settings, path)?;
+    Ok(())
 }
 
 fn help() -> String {
     let mut text = String::from(
         "longshore-agent: runs this node's game servers for a Panel\n\n\
          usage: longshore-agent [--config FILE] [--KEY VALUE]...\n       \
-         longshore-agent config    print the effective configuration and where it came from\n       \
+         longshore-agent config             print the effective configuration and where it came from\n       \
+         longshore-agent status [--json]    tell how the running Agent is\n       \
+         longshore-agent doctor [--json]    check everything that the Agent needs\n       \
          longshore-agent --help | --version\n\n\
          Every key is a flag (--panel-url), an environment variable (PANEL_URL) or a line KEY=value of FILE,\n\
          the first of these that is set. A secret is never a flag.\n\n",
@@ -101,5 +147,6 @@ fn help() -> String {
         let default = key.default.map(|value| format!(" (default {value})")).unwrap_or_default();
         text += &format!("  {:<20} {}{default}\n", key.name, key.help);
     }
-    text + "\nexit codes: 0 stopped by a signal, 1 failed, 2 wrong configuration\n"
+    text + "\nexit codes: 0 stopped by a signal, 1 failed, 2 wrong configuration;\n\
+            of status: 0 healthy, 1 not healthy, 3 not running; of doctor: 1 when a check failed\n"
 }

@@ -134,6 +134,11 @@ pub struct Config {
 impl Config {
     /// Checks everything; the first fault is told.
     pub fn from_settings(settings: &Settings) -> Result<Config, BadSetting> {
+        Config::with_secret(settings, secret(settings)?)
+    }
+
+    /// The same, with a secret from elsewhere.
+    pub fn with_secret(settings: &Settings, secret: SecretSource) -> Result<Config, BadSetting> {
         let insecure = flag(settings, "ALLOW_INSECURE")?;
         let panel_url = panel_url(settings, insecure)?;
         let proxy = proxy(settings, &panel_url)?;
@@ -141,7 +146,7 @@ impl Config {
             proxy,
             panel_url,
             node_id: node_id(settings)?,
-            secret: secret(settings)?,
+            secret,
             health_addr: health_addr(settings, insecure)?,
             data_dir: absolute(settings, "DATA_DIR")?.unwrap_or_else(|| "/var/lib/longshore".into()),
             docker: docker(settings)?,
@@ -221,7 +226,8 @@ fn checked_secret(text: &str) -> Result<Secret, String> {
     Secret::new(text).map_err(|e| e.to_string())
 }
 
-fn secret(settings: &Settings) -> Result<SecretSource, BadSetting> {
+/// Where the secret is. What is there is read, so that a fault is found at once.
+pub fn secret(settings: &Settings) -> Result<SecretSource, BadSetting> {
     let file = absolute(settings, "AGENT_SECRET_FILE")?;
     if let Some(text) = settings.get("AGENT_SECRET") {
         if file.is_some() {
@@ -284,6 +290,11 @@ fn node_id(settings: &Settings) -> Result<NodeId, BadSetting> {
     name.parse().map_err(|_| {
         BadSetting::new("NODE_ID", &name, format_args!("the host name is no id; set NODE_ID to {ID_RULE}"))
     })
+}
+
+/// Where the Agent with these settings answers `/health`, whatever else is wrong with them.
+pub fn health_address(settings: &Settings) -> Result<SocketAddr, BadSetting> {
+    health_addr(settings, true)
 }
 
 fn health_addr(settings: &Settings, insecure: bool) -> Result<SocketAddr, BadSetting> {

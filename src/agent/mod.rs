@@ -65,6 +65,10 @@ pub mod notify;
 
 pub mod pid_file;
 
+pub mod status;
+
+pub mod doctor;
+
 pub mod crew;
 pub mod logging;
 
@@ -315,10 +319,15 @@ fn make_data_dir(dir: &Path) -> Result<fs::File, Failed> {
 }
 
 fn client(config: &Config) -> Result<Client, Failed> {
-    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(std::path::PathBuf::from);
-    let endpoint = config.docker.clone().unwrap_or_else(|| Endpoint::probe(runtime_dir.as_deref()));
+    let endpoint = config.docker.clone().unwrap_or_else(probe_engine);
     log::info!("engine at {endpoint}");
     Client::new(endpoint, config.docker_api_version).map_err(|e| Failed::new("Engine client", e))
+}
+
+/// Where an Engine is when no setting says so.
+fn probe_engine() -> Endpoint {
+    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(std::path::PathBuf::from);
+    Endpoint::probe(runtime_dir.as_deref())
 }
 
 fn dialer(config: &Config) -> Result<Dialer, Failed> {

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use longshore::agent::{self, cli};
+use longshore::agent::{self, cli, doctor, status};
 
 fn main() -> ExitCode {
     let request = match cli::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
@@ -14,14 +14,21 @@ fn main() -> ExitCode {
         }
     };
     let config = match request {
-        cli::Request::Print(text) => {
-            // A reader that has gone is no failure of ours.
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            return ExitCode::SUCCESS;
+        cli::Request::Print(text) => return print(&text, 0),
+        cli::Request::Status { settings, json } => match status::run(&settings, json) {
+            Ok((text, code)) => return print(&text, code),
+            Err(bad) => {
+                eprintln!("longshore-agent: {bad}");
+                return ExitCode::from(2);
+            }
+        },
+        cli::Request::Doctor { settings, fault, json } => {
+            let (text, code) = doctor::run(&settings, fault, json);
+            return print(&text, code);
         }
         cli::Request::Run(config) => config,
     };
-    longshore::agent::logging::start(config.log_level, config.log_format);
+    agent::logging::start(config.log_level, config.log_format);
     match agent::run(*config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
@@ -29,4 +36,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn print(text: &str, code: u8) -> ExitCode {
+    // A reader that has gone is no failure of ours.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    code.into()
 }

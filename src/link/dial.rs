@@ -4,7 +4,7 @@
 //! upgrade itself (RFC 6455 section 4.1): `head.rs` says why. The secret is in the request and nowhere else.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -64,6 +64,16 @@ impl Default for Budget {
     }
 }
 
+/// What a dial met on its way, for a person who looks for a fault.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// What the name stands for, in the order in which it is tried.
+    pub addresses: Vec<SocketAddr>,
+    pub connected: Option<SocketAddr>,
+    /// The server's own certificate, in DER.
+    pub certificate: Option<Vec<u8>>,
+}
+
 /// The time that is left for a dial.
 struct Clock {
     end: Instant,
@@ -94,13 +104,35 @@ impl Dialer {
     /// Dials once; `secret` goes out as `Authorization: Bearer`. Blocks for at most [`Budget::total`].
     pub fn dial(&self, secret: &Secret) -> Result<Connection, DialError> {
         let (request, key) = self.request(secret)?;
+        let clock = Clock { end: Instant::now() + self.budget.total };
+        let mut transport = self.reach(&clock, &mut Survey::default())?;
+        let deadline = clock.phase(Phase::Upgrade, self.budget.upgrade)?;
+        let (leftover, date) = upgrade(&mut transport.until(deadline), &request, &key)?;
+        Connection::new(transport, Role::Client, self.limits, leftover, date).map_err(DialError::Upgrade)
+    }
+
+    /// Goes the way of a dial, with the upgrade only when there is a `secret`, and hangs up. `Ok` is the `Date` that
+    /// the server gave. A Panel that is already linked with this node would end that link for the new one.
+    pub fn survey(&self, secret: Option<&Secret>) -> (Survey, Result<Option<SystemTime>, DialError>) {
+        let mut survey = Survey::default();
+        let clock = Clock { end: Instant::now() + self.budget.total };
+        let result = self.reach(&clock, &mut survey).and_then(|mut transport| {
+            let Some(secret) = secret else { return Ok(None) };
+            let (request, key) = self.request(secret)?;
+            let deadline = clock.phase(Phase::Upgrade, self.budget.upgrade)?;
+            upgrade(&mut transport.until(deadline), &request, &key).map(|(_, date)| date)
+        });
+        (survey, result)
+    }
+
+    /// Everything before the upgrade.
+    fn reach(&self, clock: &Clock, survey: &mut Survey) -> Result<Transport, DialError> {
         let tls = match (self.url.secure(), &self.tls) {
             (true, None) => return Err(DialError::NoTls),
             (true, Some(config)) => Some(config.clone()),
             (false, _) => None,
         };
-        let clock = Clock { end: Instant::now() + self.budget.total };
-        let socket = self.connect(&clock)?;
+        let socket = self.connect(clock, survey)?;
         let mut transport = Transport::plain(socket);
         if let Some(proxy) = &self.proxy {
             let deadline = clock.phase(Phase::Proxy, self.budget.proxy)?;
@@ -110,14 +142,14 @@ impl Dialer {
         }
         if let Some(config) = tls {
             let deadline = clock.phase(Phase::Tls, self.budget.tls)?;
-            transport = transport.secure(config, self.url.host(), deadline).map_err(DialError::Tls)?;
+            let secured = transport.secure(config, self.url.host(), deadline);
+            transport = secured.map_err(|cause| DialError::Tls(blamed_on_clock(cause, SystemTime::now())))?;
+            survey.certificate = transport.certificate();
         }
-        let deadline = clock.phase(Phase::Upgrade, self.budget.upgrade)?;
-        let (leftover, date) = upgrade(&mut transport.until(deadline), &request, &key)?;
-        Connection::new(transport, Role::Client, self.limits, leftover, date).map_err(DialError::Upgrade)
+        Ok(transport)
     }
 
-    fn connect(&self, clock: &Clock) -> Result<TcpStream, DialError> {
+    fn connect(&self, clock: &Clock, survey: &mut Survey) -> Result<TcpStream, DialError> {
         let (host, port) = match &self.proxy {
             Some(proxy) => (&proxy.host, proxy.port),
             None => (self.url.host(), self.url.port()),
@@ -125,6 +157,7 @@ impl Dialer {
         let wait = clock.phase(Phase::Dns, self.budget.dns)?.saturating_duration_since(Instant::now());
         let found = self.resolver.resolve(host, port, wait);
         let addresses = found.map_err(|cause| DialError::Dns { host: host.clone(), cause })?;
+        survey.addresses.clone_from(&addresses);
         let mut tried = Vec::new();
         for address in addresses {
             let wait = match clock.phase(Phase::Connect, self.budget.connect) {
@@ -138,6 +171,7 @@ impl Dialer {
                     socket
                         .set_nodelay(true)
                         .map_err(|cause| DialError::Connect { tried: vec![(address, cause)] })?;
+                    survey.connected = Some(address);
                     return Ok(socket);
                 }
                 Err(cause) => tried.push((address, cause)),
@@ -165,6 +199,16 @@ impl Dialer {
         request.push_str("\r\n");
         Ok((request.into_bytes(), key))
     }
+}
+
+/// A machine without a battery for its clock wakes up in 1970, where no certificate is valid yet: what fails under TLS
+/// is then told with its cause.
+fn blamed_on_clock(cause: io::Error, now: SystemTime) -> io::Error {
+    let year_1980 = SystemTime::UNIX_EPOCH + Duration::from_secs(315_532_800);
+    if now >= year_1980 {
+        return cause;
+    }
+    io::Error::other(format!("the clock of this node is not set, it says a time before 1980: {cause}"))
 }
 
 /// A header name (RFC 9110 section 5.6.2).
@@ -201,4 +245,21 @@ fn upgrade(
         return Ok((rest, date));
     };
     Err(DialError::Upgrade(io::Error::new(io::ErrorKind::InvalidData, fault)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unset_clock_is_named_when_tls_fails() {
+        let told = |now| blamed_on_clock(io::Error::other("certificate not valid yet"), now).to_string();
+        let unset = told(SystemTime::UNIX_EPOCH + Duration::from_secs(60));
+        assert_eq!(
+            unset,
+            "the clock of this node is not set, it says a time before 1980: certificate not valid yet"
+        );
+        assert!(told(SystemTime::UNIX_EPOCH - Duration::from_secs(60)).starts_with("the clock"));
+        assert_eq!(told(SystemTime::now()), "certificate not valid yet");
+    }
 }

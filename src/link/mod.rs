@@ -34,6 +34,8 @@ pub mod duplex;
 
 pub mod backoff;
 
+pub mod validity;
+
 pub mod pulse;
 
 pub use backoff::{Backoff, Setback};

@@ -66,6 +66,12 @@ impl Transport {
         TimedTransport { socket, tls: self.tls.as_deref_mut() }
     }
 
+    /// The peer's own certificate, in DER.
+    pub(super) fn certificate(&self) -> Option<Vec<u8>> {
+        let chain = self.tls.as_ref()?.peer_certificates()?;
+        chain.first().map(|certificate| certificate.to_vec())
+    }
+
     pub(super) fn socket(&self) -> &TcpStream {
         &self.socket
     }

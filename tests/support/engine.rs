@@ -264,6 +264,11 @@ impl Drop for PrivateEngine {
     }
 }
 
+/// Installs what is missing of `program:package`, on Debian and its kin; a test fails without.
+pub fn need(programs: &[&str]) {
+    script("engine.sh", &[&["need"], programs].concat(), None);
+}
+
 /// Runs one of the scripts beside this file and returns the last line it prints; panics with what it complained of.
 pub(super) fn script(name: &str, args: &[&str], docker_host: Option<&str>) -> String {
     let mut command = Command::new(Path::new(SCRIPTS).join(name));

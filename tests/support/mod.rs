@@ -22,7 +22,7 @@ mod registry;
 mod shape;
 
 pub use agent_process::AgentProcess;
-pub use engine::{Engine, NO_ENGINE, PrivateEngine, engine};
+pub use engine::{Engine, NO_ENGINE, PrivateEngine, engine, need};
 pub use engine_proxy::{EngineProxy, Passage};
 pub use fake_panel::{Behaviour, Connection, FakePanel, Seen};
 pub use http::{get, request};
