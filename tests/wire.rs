@@ -438,10 +438,15 @@ fn legacy_faults_are_errors_that_name_the_server() {
         json!({"type":"server_start","messageId":1,"data":{"serverId":"s"}}),
         json!({"code":"INVALID_MESSAGE","message":"messageId: expected a text of at most 128 bytes","serverId":"s"}),
     );
-    for later in ["server_reinstall", "file_read", "file_write"] {
-        let (rejected, _) = refused(json!({"type":later,"data":{"serverId":"s"}}));
-        assert_eq!(rejected.fault.code, Code::UnknownAction, "{later}");
+    let path = "path: missing; expected a text";
+    for file in ["file_read", "file_write"] {
+        check(
+            json!({"type":file,"data":{"serverId":"s"}}),
+            json!({"code":"INVALID_PAYLOAD","message":path,"serverId":"s"}),
+        );
     }
+    let (rejected, _) = refused(json!({"type":"server_reinstall","data":{"serverId":"s"}}));
+    assert_eq!(rejected.fault.code, Code::UnknownAction);
 }
 
 #[test]

@@ -15,6 +15,7 @@
 mod commands;
 mod console;
 mod engine;
+mod files;
 mod panel;
 mod reads;
 mod servers;
@@ -30,6 +31,8 @@ use super::engine::{Engine, EngineEvent, Seen};
 use super::epoch::Epoch;
 use super::event::Event;
 use super::figures::{self, NodeFigures};
+use super::file_queue::FileQueue;
+use super::file_threads::{FileTask, FileThreads};
 use super::health::Board;
 use super::heartbeat::Heartbeat;
 use super::ledger::{Asker, Ledger, Receipt};
@@ -47,6 +50,7 @@ use crate::protocol::{
     self, Action, Code, Command, CommandKey, Dialect, Envelope, Event as Told, Fault, Incoming, NodeId,
     Outcome, Rejected, Reply, ServerAction, ServerId, Status,
 };
+use crate::server::files::Stop;
 use crate::server::lifecycle::{Order, PullProgress};
 use crate::server::stats::{Disks, Stats, Target, Watch};
 use crate::server::{
@@ -96,6 +100,10 @@ pub struct Core {
     pub(super) questions: usize,
     pub(super) consoles: Consoles,
     pub(super) inputs: Inputs,
+    pub(super) files: FileQueue<Box<FileTask>>,
+    pub(super) file_threads: FileThreads,
+    /// Ends long work on files.
+    pub(super) stop_files: Stop,
     pub(super) draining: bool,
 }
 
@@ -169,7 +177,7 @@ impl Core {
         loop {
             let now = Instant::now();
             if let Some(at) = stop_at
-                && (self.jobs_in_flight == 0 || now >= at)
+                && (self.jobs_in_flight + self.files.running() == 0 || now >= at)
             {
                 self.end();
                 return Ok(());
@@ -191,6 +199,7 @@ impl Core {
                     self.notify.stopping(STOP_LIMIT);
                     self.draining = true;
                     self.cancel_pulls();
+                    self.stop_files.set();
                     stop_at = Some(Instant::now() + DRAIN);
                 }
                 Some(Event::ThreadEnded { name }) => {
@@ -233,7 +242,10 @@ impl Core {
             }
             Event::Progress { server, progress } => self.pulled(&server, &progress),
             Event::Gaps => self.tell_gaps(),
-            Event::Answered { ticket, outcome } => self.answered(ticket, *outcome),
+            Event::Answered { ticket, outcome } => {
+                self.answered(ticket, *outcome);
+                self.file_ended(ticket);
+            }
             Event::Written { ticket, result } => self.input_done(ticket, result),
             Event::Ready { server, started_ns } => self.step(&server, Input::Ready { started_ns }),
             Event::DiskLimit { server, started_ns } => {

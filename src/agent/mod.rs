@@ -15,6 +15,7 @@
 //! | `panel-dial` | one dial, 30 s in all | the result is sent |
 //! | `panel-read`, `panel-write` | the socket, the outbox | see [`crate::link`] |
 //! | `worker-N`, `slow-N` | their queue, the Engine | the queue's sender is dropped |
+//! | `file-N` | their queue, the disk; there are some while there is work | 20 s without work, or the queue's sender is dropped |
 //! | `stats` | the heartbeat's timer, and its own while a server runs | its stop channel is dropped |
 //! | `disk` | its timer, or nothing while no directory is to be walked | its stop channel is dropped |
 //! | `docker-events` | the Engine's event stream | [`engine::Engine::stop`] |
@@ -48,6 +49,9 @@ pub mod panel_link;
 pub mod epoch;
 
 pub mod engine;
+
+pub mod file_queue;
+pub mod file_threads;
 
 pub mod workers;
 
@@ -92,6 +96,7 @@ use crate::link::{Dialer, Outbox, Source, outbox};
 use crate::protocol::Decoder;
 use crate::protocol::spec::Rules;
 use crate::server::console::{self, Receipt};
+use crate::server::files;
 use crate::server::stats::{Disks, Stats};
 use crate::server::{Consoles, Inputs, JobResult, Lifecycle, Machine, Records};
 
@@ -190,6 +195,9 @@ pub fn run(config: Config) -> Result<(), Failed> {
 
     let notify = notify::Notify::from_environment(|name| std::env::var_os(name));
     let dialer = dialer(&config)?;
+    let stop_files = files::Stop::default();
+    let files = files::Files::open(&servers_dir, config.server_user, disks.clone())
+        .map_err(|e| Failed::new("DATA_DIR/servers", e))?;
     let lifecycle = Arc::new(Lifecycle {
         client: client.clone(),
         node: config.node_id.clone(),
@@ -199,10 +207,12 @@ pub fn run(config: Config) -> Result<(), Failed> {
         records: records.clone(),
         consoles: consoles.clone(),
         inputs: inputs.clone(),
+        desk: files::Desk { files, stop: stop_files.clone() },
     });
     let spawn = |e| Failed::new("starting a thread", e);
     let signals = signals::start(urgent_tx, &mut crew).map_err(spawn)?;
-    let workers = workers::Workers::start(config.workers, lifecycle, &events_tx, &mut crew).map_err(spawn)?;
+    let workers =
+        workers::Workers::start(config.workers, lifecycle.clone(), &events_tx, &mut crew).map_err(spawn)?;
     let mut sampler = system::Sampler::new(&config.data_dir);
     let sample = sampler.sample();
     let (heartbeat, rhythm) = heartbeat::Heartbeat::new(sampler, events_tx.clone());
@@ -263,6 +273,9 @@ pub fn run(config: Config) -> Result<(), Failed> {
         questions: 0,
         consoles,
         inputs,
+        files: file_queue::FileQueue::default(),
+        file_threads: file_threads::FileThreads::new(lifecycle.clone(), events_tx.clone()),
+        stop_files,
         draining: false,
     };
     let write = |path: &std::path::PathBuf| {
@@ -278,7 +291,18 @@ pub fn run(config: Config) -> Result<(), Failed> {
     let ended = core.run();
 
     let deadline = Instant::now() + JOIN;
-    let Core { link, mut engine, workers, heartbeat, consoles, inputs, events_rx, panel_rx, .. } = core;
+    let Core {
+        link,
+        mut engine,
+        workers,
+        heartbeat,
+        consoles,
+        inputs,
+        file_threads,
+        events_rx,
+        panel_rx,
+        ..
+    } = core;
     signals.close();
     engine.stop();
     // Whoever blocks on the loop is woken by its going.
@@ -287,6 +311,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
     late.extend(gate.shutdown(deadline).err().map(|unfinished| unfinished.0).unwrap_or_default());
     late.extend((!consoles.finish(deadline)).then(|| "con-*".to_owned()));
     late.extend((!inputs.finish(deadline)).then(|| "in-*".to_owned()));
+    late.extend((!file_threads.finish(deadline)).then(|| "file-*".to_owned()));
     late.extend(crew.join(deadline));
     ended.map_err(|name| Failed::new("thread ended unasked", name))?;
     if late.is_empty() {

@@ -10,7 +10,7 @@ use crate::link::{Drops, Entry, Outbox, Refused, Text};
 use crate::protocol::event::KnownServer;
 use crate::protocol::outcome::{SystemInfo, SystemMetrics};
 use crate::protocol::{
-    self, Code, CommandKey, Dialect, Envelope, Event, Fault, NodeId, Outcome, legacy, unified,
+    self, Code, CommandKey, Dialect, Envelope, Event, Fault, NodeId, Outcome, Reply, legacy, unified,
 };
 
 use crate::server::console::Gap;
@@ -161,14 +161,25 @@ impl Voice {
         at: SystemTime,
     ) {
         let Some(text) = protocol::encode_outcome(envelope, outcome, at) else { return };
-        let mut entry = Entry::kept(text);
-        entry.tag = key;
-        if let Err(Refused::TooLong { bytes }) = self.outbox.push(entry) {
-            log::error!("an answer of {bytes} bytes is over what one message may hold");
-            let fault = Fault::new(Code::TooLarge, "The answer is larger than one message may be.");
-            if let Some(text) = protocol::encode_outcome(envelope, &Err(fault), at) {
-                self.push(Entry::kept(text));
+        let content = matches!(outcome, Ok(Reply::File(reply)) if reply.content.is_some());
+        let pushed = match content {
+            true => self.outbox.push_bulk(text, key),
+            false => self.outbox.push(Entry { tag: key, ..Entry::kept(text) }),
+        };
+        let fault = match pushed {
+            Err(Refused::TooLong { bytes }) => {
+                log::error!("an answer of {bytes} bytes is over what one message may hold");
+                Fault::new(Code::TooLarge, "The answer is larger than one message may be.")
             }
+            Err(Refused::Full) if content => {
+                let text = "Too many files are on their way already. Try again when some have arrived.";
+                Fault::new(Code::Busy, text)
+            }
+            // Counted by the outbox and told with the next heartbeat.
+            Err(Refused::Full) | Ok(()) => return,
+        };
+        if let Some(text) = protocol::encode_outcome(envelope, &Err(fault), at) {
+            self.push(Entry::kept(text));
         }
     }
 

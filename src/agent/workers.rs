@@ -187,7 +187,8 @@ fn job(order: &Order, lifecycle: &Lifecycle, done_tx: &Sender<Event>, pulse: &Pu
     result.map(|result| Event::JobDone { server: server.clone(), result })
 }
 
-fn answered(ticket: Ticket, server: &ServerId, work: impl FnOnce() -> Outcome) -> Event {
+/// Does what a command asks; how it went, also when it panics.
+pub(super) fn answered(ticket: Ticket, server: &ServerId, work: impl FnOnce() -> Outcome) -> Event {
     let outcome = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         log::error!("{server}: a task panicked; this is a bug");
         Err(unfinished())

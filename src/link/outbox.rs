@@ -1,6 +1,6 @@
 //! [`Outbox`]: what waits to be written, in three lanes of strict priority: **control** (pushed, kept until it is
-//! delivered), **data** (pulled from a [`Source`] when nothing else waits), **bulk** (pushed, bounded, given back
-//! when full).
+//! delivered), **data** (pulled from a [`Source`] when nothing else waits), **bulk** (pushed, kept like control, refused
+//! when full: what files hold).
 //!
 //! Shared by whoever has something to say and the write thread of the current connection. It outlives connections:
 //! [`Outbox::begin`] and [`Outbox::end`] frame one. The lock covers memory work only and is never held over I/O or
@@ -20,7 +20,7 @@ use tungstenite::protocol::CloseFrame;
 
 use super::Text;
 pub use entry::{Begin, Bounds, Drops, ENTRY_COST, Entry, MAX_MESSAGE, NoSource, Refused, Source, Tag};
-use lanes::{Control, Slot};
+use lanes::{Lane, Slot};
 
 mod entry;
 mod lanes;
@@ -60,8 +60,8 @@ pub struct Outbox<T> {
 }
 
 struct State<T> {
-    control: Control<T>,
-    bulk: lanes::Bulk,
+    control: Lane<T>,
+    bulk: Lane<T>,
     connection: Option<Live>,
     /// Numbers entries and pings together, over all connections, so that an old pong never fits.
     number: u64,
@@ -108,8 +108,8 @@ impl<T: Tag> Outbox<T> {
     /// An outbox without a connection.
     pub fn new(source: impl Source + 'static, bounds: Bounds) -> Outbox<T> {
         let state = State {
-            control: Control::new(),
-            bulk: lanes::Bulk::new(),
+            control: Lane::new(),
+            bulk: Lane::new(),
             connection: None,
             number: 0,
             dropped: Drops::default(),
@@ -139,21 +139,24 @@ impl<T: Tag> Outbox<T> {
         if fits { Ok(()) } else { Err(Refused::Full) }
     }
 
-    /// Queues a bulk message, which lives as long as the connection.
-    pub fn push_bulk(&self, text: impl Into<Text>) -> Result<(), (Refused, Text)> {
-        let text = text.into();
+    /// Queues a bulk message, which is written after everything else and kept until it is delivered.
+    ///
+    /// # Errors
+    /// `Full` while as much as may wait is not delivered; nothing is dropped for it. A single one always fits.
+    pub fn push_bulk(&self, text: impl Into<Text>, tag: Option<T>) -> Result<(), Refused> {
+        let entry = Entry { tag, ..Entry::kept(text) };
+        let bytes = entry.kept.as_ref().map_or(0, |text| text.len());
+        if bytes > MAX_MESSAGE {
+            return Err(Refused::TooLong { bytes });
+        }
         let mut state = self.lock();
-        let refused = match text.len() {
-            bytes if bytes > MAX_MESSAGE => Refused::TooLong { bytes },
-            _ if state.connection.is_none() => Refused::NotConnected,
-            bytes if state.bulk.bytes() + bytes > self.bounds.bulk => Refused::Full,
-            _ => {
-                state.bulk.push(text);
-                state.wake();
-                return Ok(());
-            }
-        };
-        Err((refused, text))
+        let slot = Slot::new(entry);
+        if state.bulk.len() > 0 && state.bulk.bytes() + slot.cost() > self.bounds.bulk {
+            return Err(Refused::Full);
+        }
+        state.bulk.push(slot);
+        state.wake();
+        Ok(())
     }
 
     /// Says that the source may have something.
@@ -175,7 +178,8 @@ impl<T: Tag> Outbox<T> {
     pub fn begin(&self, generation: u64, preamble: Vec<String>) -> Begin<T> {
         let mut state = self.lock();
         state.end();
-        let resent = state.control.restart();
+        let mut resent = state.control.restart();
+        resent.extend(state.bulk.restart());
         let (wake_tx, wake_rx) = bounded(1);
         state.connection = Some(Live {
             generation,
@@ -204,8 +208,8 @@ impl<T: Tag> Outbox<T> {
         }
     }
 
-    /// Asks the write thread to write what the control lane holds, for at most `flush`, and then a Close. Data and
-    /// bulk are not written any more. A write that blocks is not interrupted by it; [`super::Duplex::kill`] does that.
+    /// Asks the write thread to write what the control and bulk lanes hold, for at most `flush`, and then a Close. Data is
+    /// not written any more. A write that blocks is not interrupted by it; [`super::Duplex::kill`] does that.
     pub fn close(&self, code: u16, reason: &str, flush: Duration) {
         let mut state = self.lock();
         if let Some(live) = &mut state.connection
@@ -274,7 +278,7 @@ impl<T: Tag> Outbox<T> {
                 }
                 Some(text) => self.lock().dropped += Drops::one(text.len()),
                 None => {
-                    let bulk = self.lock().bulk.pop();
+                    let bulk = self.lock().next_bulk(generation);
                     return bulk.map_or_else(|| Next::Idle { until: self.source().due() }, Next::Text);
                 }
             }
@@ -293,8 +297,9 @@ impl<T: Tag> Outbox<T> {
             let more_data = live.unpinged_data >= DELIVERY_STEP;
             state.rtt = Some(sent.elapsed());
             state.control.delivered(number);
+            state.bulk.delivered(number);
             // What was written meanwhile may want a ping of its own now.
-            if more_data || state.control.last_written() > number {
+            if more_data || state.last_written() > number {
                 state.wake();
             }
         }
@@ -346,7 +351,7 @@ impl<T: Tag> State<T> {
     fn end(&mut self) {
         if self.connection.take().is_some() {
             self.lost += self.control.leave_connection();
-            self.lost += self.bulk.clear();
+            self.lost += self.bulk.leave_connection();
         }
     }
 
@@ -355,6 +360,19 @@ impl<T: Tag> State<T> {
         if let Some(live) = self.live(generation) {
             live.unpinged_data += bytes;
         }
+    }
+
+    /// The number of the last entry that was written and is not delivered; 0 without one.
+    fn last_written(&self) -> u64 {
+        self.control.last_written().max(self.bulk.last_written())
+    }
+
+    /// What goes when there is nothing else.
+    fn next_bulk(&mut self, generation: u64) -> Option<Text> {
+        let live = self.connection.as_mut().filter(|live| live.generation == generation)?;
+        let text = self.bulk.next(&mut self.number)?;
+        live.unpinged += text.len();
+        Some(text)
     }
 
     /// Everything that goes before data, or `None` when there is nothing of it.
@@ -381,13 +399,18 @@ impl<T: Tag> State<T> {
             return Some(Next::Text(text));
         }
         // A long queue is confirmed in steps, or a link that is cut again and again would never get through it.
-        let undelivered = self.control.last_written() > live.pinged;
+        let undelivered = self.control.last_written().max(self.bulk.last_written()) > live.pinged;
         let step = undelivered && live.unpinged >= DELIVERY_STEP && live.pings.is_empty();
         if !step && let Some(text) = self.control.next(&mut self.number) {
             live.unpinged += text.len();
             return Some(Next::Text(text));
         }
         let closing = matches!(live.closing, Closing::Wanted { .. });
+        if closing && let Some(text) = self.bulk.next(&mut self.number) {
+            live.unpinged += text.len();
+            return Some(Next::Text(text));
+        }
+        let undelivered = undelivered || self.bulk.last_written() > live.pinged;
         let much_data = live.unpinged_data >= DELIVERY_STEP && live.pings.is_empty();
         if much_data || undelivered && (live.pings.is_empty() || closing) {
             return Some(live.ping(&mut self.number));

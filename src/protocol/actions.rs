@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::command::{Action, CommandKey, CreateServer, ServerAction, StopOptions};
 use super::console::ConsoleAction;
 use super::fields::Fields;
+use super::file::FileAction;
 use super::id::{ID_RULE, ServerId};
 use super::json::{self, Unreadable};
 use super::spec::{Rules, Spec, SpecPatch, signal};
@@ -39,7 +40,7 @@ const fn row(name: &'static str, aliases: &'static [&'static str], reads: Reads)
     Entry { name, aliases, reads }
 }
 
-/// Files, archives, mods and install get their rows here.
+/// Archives, mods and install get their rows here.
 #[rustfmt::skip]
 const ACTIONS: &[Entry] = &[
     row("create_server",      &[],                    Reads::Server(create)),
@@ -63,6 +64,20 @@ const ACTIONS: &[Entry] = &[
     row("console:history",    &[],                    Reads::Server(|p| console(ConsoleAction::history, p))),
     row("console:clear",      &[],                    Reads::Server(|_| Ok(ServerAction::Console(ConsoleAction::Clear)))),
     row("console:download",   &[],                    Reads::Server(|p| console(ConsoleAction::download, p))),
+    row("list_files",         &[],                    Reads::Server(|p| file(FileAction::list, p))),
+    row("read_file",          &["get_file"],          Reads::Server(|p| file(FileAction::read, p))),
+    row("write_file",         &[],                    Reads::Server(|p| file(FileAction::write, p))),
+    row("upload_file",        &[],                    Reads::Server(|p| file(FileAction::upload, p))),
+    row("download_file",      &[],                    Reads::Server(|p| file(FileAction::download, p))),
+    row("create_directory",   &[],                    Reads::Server(|p| file(FileAction::create_directory, p))),
+    row("delete_file",        &[],                    Reads::Server(|p| file(FileAction::delete, p))),
+    row("get_file_info",      &[],                    Reads::Server(|p| file(FileAction::info, p))),
+    row("rename_file",        &[],                    Reads::Server(|p| file(FileAction::rename, p))),
+    row("move_file",          &[],                    Reads::Server(|p| file(FileAction::r#move, p))),
+    row("copy_file",          &[],                    Reads::Server(|p| file(FileAction::copy, p))),
+    row("search_files",       &[],                    Reads::Server(|p| file(FileAction::search, p))),
+    row("get_file_permissions", &[],                  Reads::Server(|p| file(FileAction::permissions, p))),
+    row("set_file_permissions", &[],                  Reads::Server(|p| file(FileAction::set_permissions, p))),
     row("list_servers",       &[],                    Reads::Node(|| Action::ListServers)),
     row("get_system_metrics", &["system.status"],     Reads::Node(|| Action::SystemMetrics)),
     row("system.ping",        &[],                    Reads::Node(|| Action::SystemPing)),
@@ -196,4 +211,8 @@ fn console(
     payload: &Payload,
 ) -> Result<ServerAction, Fault> {
     read(Fields::of(payload.map)).map(ServerAction::Console)
+}
+
+fn file(read: fn(Fields) -> Result<FileAction, Fault>, payload: &Payload) -> Result<ServerAction, Fault> {
+    read(Fields::of(payload.map)).map(|action| ServerAction::File(Box::new(action)))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ConsoleAction, ServerId, Spec, spec::SpecPatch};
+use super::{ConsoleAction, FileAction, ServerId, Spec, spec::SpecPatch};
 
 /// The three ways a command can arrive and be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -91,6 +91,7 @@ pub enum ServerAction {
     Status,
     Metrics,
     Console(ConsoleAction),
+    File(Box<FileAction>),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -172,6 +173,7 @@ impl ServerAction {
         match self {
             ServerAction::Status | ServerAction::Metrics => true,
             ServerAction::Console(action) => action.is_read(),
+            ServerAction::File(action) => action.is_read(),
             ServerAction::Create(_)
             | ServerAction::Update(_)
             | ServerAction::Start
@@ -198,6 +200,7 @@ impl ServerAction {
             ServerAction::Status => "get_status",
             ServerAction::Metrics => "get_server_metrics",
             ServerAction::Console(action) => action.name(),
+            ServerAction::File(action) => action.name(),
         }
     }
 
@@ -216,6 +219,7 @@ impl ServerAction {
             ServerAction::Status => "Server status",
             ServerAction::Metrics => "Server metrics",
             ServerAction::Console(action) => action.success(),
+            ServerAction::File(action) => action.success(),
         }
     }
 }

@@ -126,6 +126,19 @@ struct ServerStatus<'a> {
     error: Option<String>,
 }
 
+/// What a file holds, or how large it is after it was written.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FileContent<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_id: Option<&'a ServerId>,
+    path: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<&'a super::file::FileContent>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+}
+
 /// A reply; `None` when success has none.
 pub(super) fn encode_outcome(
     message_id: Option<&str>,
@@ -155,6 +168,15 @@ pub(super) fn encode_outcome(
         Ok(Reply::Server(reply)) => status(&reply.server_id, reply.status),
         Ok(Reply::Status(report)) => status(&report.server_id, report.status),
         Ok(Reply::SystemInfo(info)) => Some(encode("system_info", info, message_id, now)),
+        Ok(Reply::File(reply)) => {
+            let data = FileContent {
+                server_id: server,
+                path: reply.path.as_deref(),
+                content: reply.content.as_ref(),
+                size: reply.size.filter(|_| reply.content.is_none()),
+            };
+            Some(encode("file_content", data, message_id, now))
+        }
         // No message of this dialect asks for these.
         Ok(
             Reply::Servers(_) | Reply::SystemMetrics(_) | Reply::Metrics(_) | Reply::Pong | Reply::Console(_),

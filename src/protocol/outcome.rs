@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};
 
-use super::{ConsoleReply, Fault, ServerId, Status};
+use super::{ConsoleReply, Fault, FileReply, ServerId, Status};
 
 pub type Outcome = Result<Reply, Fault>;
 
@@ -21,6 +21,7 @@ pub enum Reply {
     Pong,
     SystemInfo(Box<SystemInfo>),
     Console(Box<ConsoleReply>),
+    File(Box<FileReply>),
 }
 
 /// The outcome of an action on one server. Fields that the action does not promise are `None`.

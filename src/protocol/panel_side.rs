@@ -2,7 +2,11 @@
 //! says. Bounded like the Agent's half: nothing is parsed into a tree here; `data` is kept as text for whoever
 //! knows what is in it.
 
+use std::borrow::Cow;
 use std::time::SystemTime;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -13,6 +17,7 @@ use super::command::{Action, ServerAction, StopOptions};
 use super::console::{ConsoleAction, LogFormat};
 use super::decode::{Head, Skip};
 use super::event::KnownServer;
+use super::file::{FileAction, SearchKind};
 use super::wire::{Timestamp, text};
 use super::{NodeId, ServerId, Spec, Status, json};
 
@@ -258,6 +263,85 @@ struct Payload<'a> {
     boot_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     format: Option<LogFormat>,
+    #[serde(flatten)]
+    file: Option<FilePayload<'a>>,
+}
+
+/// What any of the actions on files carries.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FilePayload<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    append: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    length: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    old_path: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new_path: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_path: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    destination_path: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<String>,
+}
+
+impl<'a> FilePayload<'a> {
+    fn of(action: &'a FileAction) -> FilePayload<'a> {
+        let base = FilePayload::default();
+        match action {
+            FileAction::List { path }
+            | FileAction::Read { path }
+            | FileAction::CreateDirectory { path }
+            | FileAction::Delete { path }
+            | FileAction::Info { path }
+            | FileAction::Permissions { path } => FilePayload { path: Some(path.sent()), ..base },
+            FileAction::Write { path, content } => FilePayload {
+                path: Some(path.sent()),
+                content: Some(String::from_utf8_lossy(&content.0)),
+                ..base
+            },
+            FileAction::Upload { path, content, append } => FilePayload {
+                path: Some(path.sent()),
+                content: Some(Cow::Owned(STANDARD.encode(&content.0))),
+                append: *append,
+                ..base
+            },
+            FileAction::Download { path, offset, length } => {
+                FilePayload { path: Some(path.sent()), offset: Some(*offset), length: *length, ..base }
+            }
+            FileAction::Rename { from, to } => {
+                FilePayload { old_path: Some(from.sent()), new_path: Some(to.sent()), ..base }
+            }
+            FileAction::Move { from, to } | FileAction::Copy { from, to } => {
+                FilePayload { source_path: Some(from.sent()), destination_path: Some(to.sent()), ..base }
+            }
+            FileAction::Search { path, query, kind } => FilePayload {
+                path: Some(path.sent()),
+                query: Some(query),
+                file_type: kind.as_ref().map(|kind| match kind {
+                    SearchKind::File => "file",
+                    SearchKind::Directory => "directory",
+                    SearchKind::Extension(extension) => extension,
+                }),
+                ..base
+            },
+            FileAction::SetPermissions { path, mode } => {
+                FilePayload { path: Some(path.sent()), mode: Some(format!("{mode:03o}")), ..base }
+            }
+        }
+    }
 }
 
 impl<'a> Payload<'a> {
@@ -291,6 +375,7 @@ impl<'a> Payload<'a> {
                 | ConsoleAction::Status
                 | ConsoleAction::Clear => base,
             },
+            ServerAction::File(action) => Payload { file: Some(FilePayload::of(action)), ..base },
             ServerAction::Start
             | ServerAction::Kill
             | ServerAction::Suspend

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Serialize, Serializer};
 
 use super::console::{ConsoleReply, nanoseconds};
+use super::file::{FileEntry, FileReply};
 use super::outcome::{Reply, Resources, ServerMetrics, ServerReply, ServerReport, SystemInfo, SystemMetrics};
 use super::{MAX_OUT, ServerId, Status};
 
@@ -90,6 +91,7 @@ pub(super) fn message(reply: &Reply) -> Option<&str> {
     match reply {
         Reply::Server(reply) => Some(&reply.message),
         Reply::Console(reply) => Some(reply.message()),
+        Reply::File(reply) => Some(&reply.message),
         _ => None,
     }
 }
@@ -115,6 +117,13 @@ pub(super) enum Data<'a> {
     },
     Info(&'a SystemInfo),
     Console(ConsoleData<'a>),
+    File(&'a FileReply),
+    Files {
+        path: Option<&'a str>,
+        files: &'a [FileEntry],
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        truncated: bool,
+    },
 }
 
 impl<'a> Data<'a> {
@@ -135,6 +144,15 @@ impl<'a> Data<'a> {
             Reply::Pong => Data::Pong { message: "pong", timestamp: Timestamp(now) },
             Reply::SystemInfo(info) => Data::Info(info),
             Reply::Console(reply) => return ConsoleData::fitted(reply, |data| encode(Data::Console(data))),
+            Reply::File(reply) => match &reply.files {
+                None => Data::File(reply),
+                Some(files) => {
+                    let path = reply.path.as_deref();
+                    return fitted(files, |files, shortened| {
+                        encode(Data::Files { path, files, truncated: reply.truncated || shortened })
+                    });
+                }
+            },
         };
         encode(data)
     }

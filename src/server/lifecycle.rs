@@ -13,6 +13,7 @@ use super::blueprint;
 use super::console::{self, Consoles, Inputs, Receipt, Target};
 use super::facts::{Facts, LABEL_NODE, LABEL_SERVER};
 use super::faults;
+use super::files::Desk;
 use super::machine::{Job, JobResult};
 use super::record::{Record, Records};
 use crate::docker::{self, Client, Closer, Container, ContainerId, Error, Reference, RegistryAuth};
@@ -84,6 +85,7 @@ pub struct Lifecycle {
     pub records: Records,
     pub consoles: Consoles,
     pub inputs: Inputs,
+    pub desk: Desk,
 }
 
 /// Why a job stopped half-way.

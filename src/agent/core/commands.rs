@@ -17,6 +17,9 @@ impl Core {
             Action::Server(server, ServerAction::Console(action)) if action.is_read() => {
                 return self.console(origin, None, server, action);
             }
+            Action::Server(server, ServerAction::File(action)) if action.is_read() => {
+                return self.file(origin, None, server, action);
+            }
             action => action,
         };
         if action.is_read() {
@@ -46,6 +49,7 @@ impl Core {
         };
         let action = match action {
             ServerAction::Console(action) => return self.console(origin, key, server, action),
+            ServerAction::File(action) => return self.file(origin, key, server, action),
             action => action,
         };
         let known = self.servers.get(&server);
@@ -224,9 +228,11 @@ fn request(action: ServerAction) -> Option<Request> {
         ServerAction::Suspend => Request::Suspend,
         ServerAction::Unsuspend => Request::Unsuspend,
         ServerAction::Update(patch) => Request::Update(patch),
-        ServerAction::Create(_) | ServerAction::Status | ServerAction::Metrics | ServerAction::Console(_) => {
-            return None;
-        }
+        ServerAction::Create(_)
+        | ServerAction::Status
+        | ServerAction::Metrics
+        | ServerAction::Console(_)
+        | ServerAction::File(_) => return None,
     })
 }
 

@@ -16,7 +16,7 @@ pub struct Bounds {
     pub control: usize,
     /// Over this a control entry is refused, after everything droppable and everything already written went.
     pub control_hard: usize,
-    /// Over this a bulk message is given back.
+    /// Over this a bulk message is refused.
     pub bulk: usize,
 }
 
@@ -96,13 +96,11 @@ pub enum Refused {
     TooLong { bytes: usize },
     /// The lane is full. The control entry is counted as dropped; a bulk message may be tried again.
     Full,
-    /// Bulk only: there is no connection.
-    NotConnected,
 }
 
 impl Default for Bounds {
     fn default() -> Bounds {
-        Bounds { control: 4 << 20, control_hard: 8 << 20, bulk: 4 << 20 }
+        Bounds { control: 4 << 20, control_hard: 8 << 20, bulk: 8 << 20 }
     }
 }
 
@@ -147,7 +145,6 @@ impl fmt::Display for Refused {
                 write!(f, "message: {bytes} bytes are over the limit of {MAX_MESSAGE}")
             }
             Refused::Full => f.write_str("message: its lane is full"),
-            Refused::NotConnected => f.write_str("message: there is no connection"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The queues inside the outbox: [`Control`], which remembers what is not delivered, and [`Bulk`].
+//! The queue inside the outbox of which it has two, control and bulk: a [`Lane`] remembers what is not delivered.
 //!
 //! Pure memory work under the outbox's lock.
 
@@ -7,10 +7,10 @@ use std::collections::{HashSet, VecDeque};
 use super::{Bounds, Drops, ENTRY_COST, Entry, Tag};
 use crate::link::Text;
 
-/// The control lane: entries that wait to be written, and entries that were written and wait to be delivered.
+/// Entries that wait to be written, and entries that were written and wait to be delivered.
 ///
 /// INVARIANT: everything in `written` is older than everything in `waiting`.
-pub struct Control<T> {
+pub struct Lane<T> {
     written: VecDeque<Slot<T>>,
     waiting: VecDeque<Slot<T>>,
     bytes: usize,
@@ -27,15 +27,9 @@ pub struct Slot<T> {
     number: u64,
 }
 
-/// The bulk lane.
-pub struct Bulk {
-    queue: VecDeque<Text>,
-    bytes: usize,
-}
-
-impl<T: Tag> Control<T> {
-    pub fn new() -> Control<T> {
-        Control { written: VecDeque::new(), waiting: VecDeque::new(), bytes: 0 }
+impl<T: Tag> Lane<T> {
+    pub fn new() -> Lane<T> {
+        Lane { written: VecDeque::new(), waiting: VecDeque::new(), bytes: 0 }
     }
 
     pub fn push(&mut self, slot: Slot<T>) {
@@ -175,36 +169,9 @@ impl<T> Slot<T> {
     }
 
     /// What it counts in the lane. A `now` text that shares its storage with `kept` counts once.
-    fn cost(&self) -> usize {
+    pub fn cost(&self) -> usize {
         let kept = self.kept.as_ref().map_or(0, |text| text.len());
         let own = |text: &&Text| self.kept.as_ref().is_none_or(|kept| kept.as_ptr() != text.as_ptr());
         ENTRY_COST + kept + self.now.iter().filter(own).map(|text| text.len()).sum::<usize>()
-    }
-}
-
-impl Bulk {
-    pub fn new() -> Bulk {
-        Bulk { queue: VecDeque::new(), bytes: 0 }
-    }
-
-    pub fn push(&mut self, text: Text) {
-        self.bytes += text.len();
-        self.queue.push_back(text);
-    }
-
-    pub fn pop(&mut self) -> Option<Text> {
-        let text = self.queue.pop_front()?;
-        self.bytes -= text.len();
-        Some(text)
-    }
-
-    pub fn clear(&mut self) -> Drops {
-        let lost = Drops { messages: self.queue.len() as u64, bytes: self.bytes as u64 };
-        *self = Bulk::new();
-        lost
-    }
-
-    pub fn bytes(&self) -> usize {
-        self.bytes
     }
 }

@@ -146,24 +146,33 @@ impl Source for Lines {
 #[test]
 fn control_overtakes_data_and_data_overtakes_bulk() {
     let lines = vec!["d2".into(), "x".repeat(MAX_MESSAGE + 1), "d1".into(), "d0".into()];
-    let outbox: Outbox<u32> = Outbox::new(Lines(lines), Bounds { bulk: 4, ..Default::default() });
-    assert_eq!(outbox.push_bulk("b0"), Err((Refused::NotConnected, "b0".into())));
+    let bulk = 2 * (2 + ENTRY_COST);
+    let outbox: Outbox<u32> = Outbox::new(Lines(lines), Bounds { bulk, ..Default::default() });
+    outbox.push_bulk("b1", None).unwrap();
     outbox.begin(1, vec![]);
-    outbox.push_bulk("b1").unwrap();
-    outbox.push_bulk("b2").unwrap();
-    assert_eq!(outbox.push_bulk("b3"), Err((Refused::Full, "b3".into())));
+    outbox.push_bulk("b2", None).unwrap();
+    assert_eq!(outbox.push_bulk("b3", None), Err(Refused::Full));
     outbox.push(Entry::now("c1")).unwrap();
     assert_eq!(outbox.next(1), Next::Text("c1".into()));
     assert_eq!(outbox.next(1), Next::Text("d0".into()));
     outbox.push(Entry::now("c2")).unwrap();
     outbox.answer_ping(1, Bytes::from_static(b"old"));
     outbox.answer_ping(1, Bytes::from_static(b"new"));
-    assert_eq!(written(&outbox, 1), ["pong b\"new\"", "c2", "d1", "d2", "b1", "b2"]);
+    assert_eq!(written(&outbox, 1), ["pong b\"new\"", "c2", "d1", "d2", "b1", "ping 2", "b2"]);
     assert_eq!(outbox.take_dropped(), Drops { messages: 1, bytes: MAX_MESSAGE as u64 + 1 });
-    outbox.push_bulk("b4").unwrap();
+    assert_eq!(outbox.push_bulk("b4", None), Err(Refused::Full), "written is not delivered");
+    pong(&outbox, 1, 2);
+    outbox.push_bulk("b4", Some(4)).unwrap();
     outbox.end(1);
-    assert_eq!(outbox.begin(2, vec![]).dropped, Drops { messages: 1, bytes: 2 });
-    assert_eq!(written(&outbox, 2), Vec::<String>::new());
+    assert_eq!(outbox.begin(2, vec![]), Begin { resent: vec![4], dropped: Drops::default() });
+    outbox.push(Entry::now("c3")).unwrap();
+    assert_eq!(written(&outbox, 2), ["c3", "b2", "ping 5", "b4"], "what was not delivered, once");
+    pong(&outbox, 2, 5);
+    assert_eq!(written(&outbox, 2), ["ping 7"]);
+    pong(&outbox, 2, 7);
+    outbox.end(2);
+    outbox.begin(3, vec![]);
+    assert_eq!(written(&outbox, 3), Vec::<String>::new());
 }
 
 #[test]
@@ -206,7 +215,7 @@ fn too_long_messages_are_refused_and_change_nothing() {
     assert_eq!(outbox.push(Entry::now(long.clone())), Err(refused.clone()));
     let later = Entry { kept: Some(long.clone().into()), ..Entry::now("short") };
     assert_eq!(outbox.push(later), Err(refused.clone()));
-    assert_eq!(outbox.push_bulk(long).map_err(|(refused, _)| refused), Err(refused));
+    assert_eq!(outbox.push_bulk(long, None), Err(refused));
     assert_eq!(written(&outbox, 1), Vec::<String>::new());
     outbox.push(Entry::now("x".repeat(MAX_MESSAGE))).unwrap();
 }
@@ -216,9 +225,9 @@ fn close_comes_after_control_and_answers_come_before() {
     let outbox = outbox();
     outbox.begin(1, vec![]);
     outbox.push(Entry::kept("last")).unwrap();
-    outbox.push_bulk("bulk").unwrap();
+    outbox.push_bulk("bulk", None).unwrap();
     outbox.close(1001, "going away", Duration::from_secs(60));
-    assert_eq!(written(&outbox, 1), ["last", "ping 2", "close Some(1001) true", "ended"]);
+    assert_eq!(written(&outbox, 1), ["last", "bulk", "ping 3", "close Some(1001) true", "ended"]);
 
     outbox.begin(2, vec![]);
     outbox.close(1001, "no time", Duration::ZERO);
@@ -230,7 +239,7 @@ fn close_comes_after_control_and_answers_come_before() {
     outbox.answer_close(3, None);
     assert_eq!(written(&outbox, 3), ["ended"], "one Close is enough");
     outbox.begin(4, vec![]);
-    assert_eq!(written(&outbox, 4), ["last", "ping 4"]);
+    assert_eq!(written(&outbox, 4), ["last", "ping 5", "bulk"]);
 }
 
 #[test]

@@ -43,4 +43,15 @@ impl Quota {
     pub fn give_back(&self, bytes: u64) {
         self.disks.give_back(&self.server, bytes);
     }
+
+    /// Takes bytes again that were only lent: they are on the disk, whatever the limit says.
+    pub fn retake(&self, bytes: u64) {
+        self.disks.take(&self.server, bytes, None);
+    }
+
+    /// A count of its own without a limit, for what the server's count does not concern.
+    pub fn apart(&self) -> Quota {
+        let (disks, _) = Disks::new(std::path::PathBuf::new());
+        Quota { disks, server: self.server.clone(), limit: None }
+    }
 }

@@ -1,0 +1,11 @@
+//! Servers' files on the built Agent and a real Engine: every action in each dialect, what an attacker inside a container
+//! may try, and the limits.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod actions;
+mod limits;
+mod order;
+mod paths;
+mod rig;
