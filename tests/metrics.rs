@@ -11,9 +11,13 @@ use support::*;
 
 /// One HTTP request with these header lines; the status, the head and the body.
 fn ask(agent: &AgentProcess, method: &str, headers: &str) -> (u16, String, String) {
+    ask_as(agent, "127.0.0.1", method, "/metrics", headers)
+}
+
+fn ask_as(agent: &AgentProcess, host: &str, method: &str, path: &str, headers: &str) -> (u16, String, String) {
     let mut stream = TcpStream::connect(agent.health_address()).expect("the Agent listens");
     stream.set_read_timeout(Some(SOON)).expect("an option of every socket");
-    write!(stream, "{method} /metrics HTTP/1.1\r\nHost: a\r\n{headers}\r\n").expect("it is read");
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n").expect("it is read");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer in text");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
@@ -109,4 +113,26 @@ fn tells_strangers_nothing() {
     check("GET", &format!("{far}Authorization: Bearer not-it\r\n"), 401);
     check("GET", &format!("{far}Authorization: Bearer {}\r\n", agent.secret), 200);
     check("GET", &format!("{far}X-API-Key: {}\r\n", agent.secret), 200);
+}
+
+#[test]
+fn a_page_that_points_its_own_name_here_reads_nothing() {
+    let panel = FakePanel::start();
+    let agent = AgentProcess::start(&panel);
+    let _link = panel.accept();
+    let bearer = format!("Authorization: Bearer {}\r\n", agent.secret);
+    let check = |host: &str, headers: &str, expected: u16| {
+        let (status, _, body) = ask_as(&agent, host, "GET", "/metrics", headers);
+        assert_eq!((status, body.contains("longshore_")), (expected, expected == 200), "{host}: {body}");
+        let (_, _, body) = ask_as(&agent, host, "GET", "/health", headers);
+        assert_eq!(body.contains(&agent.node_id), expected == 200, "{host}: {body}");
+        assert!(body.contains("\"status\":"), "{host}: {body}");
+    };
+    for own in ["localhost", "LocalHost:8081", "a.localhost", "127.0.0.1:8081", "[::1]:8081", "192.0.2.7"] {
+        check(own, "", 200);
+    }
+    for strange in ["evil.example", "localhost.evil.example:8081", "127.0.0.1.evil.example", "", "[evil]"] {
+        check(strange, "", 421);
+        check(strange, &bearer, 200);
+    }
 }

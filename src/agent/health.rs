@@ -108,7 +108,7 @@ impl Board {
             _ => "degraded",
         };
         let code = if status == "healthy" { 200 } else { 503 };
-        if !request.is_local() && !is_authorized(request, secret) {
+        if refuse(request, secret).is_some() {
             return Response::json(code, format!("{{\"status\":\"{status}\"}}"));
         }
         let (version, api_version) = match &state.docker {
@@ -132,8 +132,23 @@ impl Board {
     }
 }
 
+/// The answer to who may not know: details are for this machine, by a name that is its own, and for whoever bears the
+/// secret.
+pub(super) fn refuse(request: &Request, secret: &dyn Fn() -> Option<Secret>) -> Option<Response> {
+    let own_host = request.head().has_own_host();
+    match request.is_local() {
+        true if own_host => None,
+        _ if is_authorized(request, secret) => None,
+        true => Some(Response::text(421, "ask by address or as localhost, or with the node's secret\n")),
+        false => {
+            let refusal = Response::text(401, "the node's secret is required\n");
+            Some(refusal.with("WWW-Authenticate", "Bearer"))
+        }
+    }
+}
+
 /// `Authorization: Bearer` or `X-API-Key`, compared in constant time.
-pub(super) fn is_authorized(request: &Request, secret: &dyn Fn() -> Option<Secret>) -> bool {
+fn is_authorized(request: &Request, secret: &dyn Fn() -> Option<Secret>) -> bool {
     let bearer = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
     let given = bearer.or_else(|| request.header("x-api-key"));
     match (given, secret()) {

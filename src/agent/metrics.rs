@@ -15,6 +15,7 @@ use super::voice::AgentOutbox;
 use crate::gate::{Request, Response};
 use crate::link::Secret;
 use crate::protocol::{Code, ServerId};
+use crate::server::Consoles;
 use crate::server::stats::{DiskUse, Disks, Stats, Usage};
 
 /// Bytes of an answer, and of it what is left for everything that is not about one server.
@@ -115,16 +116,17 @@ pub struct Metrics {
     pub outbox: Arc<AgentOutbox>,
     pub stats: Stats,
     pub disks: Disks,
+    pub consoles: Consoles,
 }
 
 impl Metrics {
-    /// Everything on this machine and to whoever knows the secret; nothing to others.
+    /// Everything on this machine and to whoever bears the secret; nothing to others.
     pub fn answer(&self, request: &Request, secret: &dyn Fn() -> Option<Secret>) -> Response {
         if !matches!(request.method(), "GET" | "HEAD") {
             return Response::method_not_allowed("GET, HEAD");
         }
-        if !request.is_local() && !health::is_authorized(request, secret) {
-            return Response::text(401, "the node's secret is required\n").with("WWW-Authenticate", "Bearer");
+        if let Some(refusal) = health::refuse(request, secret) {
+            return refusal;
         }
         Response::bytes(200, "text/plain; version=0.0.4; charset=utf-8", self.render().into_bytes())
     }
@@ -154,6 +156,15 @@ impl Metrics {
         let help = "Messages that a full outbox or the end of a connection has cost.";
         page.one("longshore_outbox_dropped_messages_total", "counter", help, dropped.messages);
         page.one("longshore_outbox_dropped_bytes_total", "counter", "The same in bytes.", dropped.bytes);
+        let consoles = self.consoles.totals();
+        let help = "Memory of the servers' newest lines of output.";
+        page.one("longshore_console_memory_bytes", "gauge", help, consoles.memory);
+        let help = "The part of it whose lines wait to go to the Panel.";
+        page.one("longshore_console_waiting_bytes", "gauge", help, consoles.waiting);
+        let help = "Lines of output that a flood or a slow link has cost, each told to the Panel as a gap.";
+        page.one("longshore_console_dropped_lines_total", "counter", help, consoles.dropped_lines);
+        let help = "The same in bytes.";
+        page.one("longshore_console_dropped_bytes_total", "counter", help, consoles.dropped_bytes);
         let help = "Stats asked of the Engine where the kernel's files cannot be read.";
         page.one("longshore_stats_engine_calls_total", "counter", help, self.stats.engine_calls());
     }

@@ -179,6 +179,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
             outbox: outbox.clone(),
             stats: stats.clone(),
             disks: disks.clone(),
+            consoles: consoles.clone(),
         };
         let answer = move |request: gate::Request| match request.path() {
             "/metrics" => metrics.answer(&request, &|| secret.read().ok()),

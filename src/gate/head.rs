@@ -5,6 +5,7 @@
 //! can be made to see another request than the one that was checked.
 
 use std::fmt;
+use std::net::IpAddr;
 
 /// Most header lines a head may have.
 const MAX_HEADERS: usize = 100;
@@ -100,6 +101,19 @@ impl Head {
             let name = name.to_ascii_lowercase();
             name == "forwarded" || name == "via" || name.starts_with("x-forwarded-")
         })
+    }
+
+    /// Whether it is asked by a name that nobody else can make point here: an address, `localhost` and what is under it
+    /// (RFC 6761 section 6.3), or none at all. A page in a browser on this machine is let in by any other name that its
+    /// owner has resolve to loopback (DNS rebinding).
+    pub fn has_own_host(&self) -> bool {
+        let Some(value) = self.header("host") else { return true };
+        let name = match value.strip_prefix('[') {
+            Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
+            None => value.split(':').next().unwrap_or_default(),
+        };
+        let name = name.to_ascii_lowercase();
+        name.parse::<IpAddr>().is_ok() || name == "localhost" || name.ends_with(".localhost")
     }
 
     /// Whether this asks for a WebSocket (RFC 6455 section 4.2.1, items 1, 3 and 4).

@@ -92,6 +92,8 @@ struct State {
     resting: Vec<(Instant, ServerId)>,
     /// Bytes of all rings.
     memory: usize,
+    /// Lines and bytes that were told as lost.
+    dropped: (u64, u64),
     /// The writer found nothing and has to be woken.
     asleep: bool,
     /// The ping behind what is marked.
@@ -132,6 +134,17 @@ pub struct Standing {
     pub buffer_size: usize,
 }
 
+/// All consoles together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Bytes that the lines in memory take, and how many of them have not gone out yet.
+    pub memory: usize,
+    pub waiting: usize,
+    /// What was told as lost since the Agent started.
+    pub dropped_lines: u64,
+    pub dropped_bytes: u64,
+}
+
 /// The newest lines of a ring.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recent {
@@ -153,6 +166,7 @@ impl Consoles {
             turns: VecDeque::new(),
             resting: Vec::new(),
             memory: 0,
+            dropped: (0, 0),
             asleep: true,
             mark: None,
             gap_told: false,
@@ -238,7 +252,9 @@ impl Consoles {
         let gaps: Vec<Gap> = {
             let mut state = self.0.lock();
             (state.gap_told, state.tell_again) = (false, None);
-            state.consoles.iter_mut().filter_map(|(id, entry)| entry.feed.take_gap(id)).collect()
+            let State { consoles, dropped, .. } = &mut *state;
+            let gaps = consoles.iter_mut().filter_map(|(id, entry)| entry.feed.take_gap(id));
+            gaps.inspect(|gap| *dropped = (dropped.0 + gap.lines, dropped.1 + gap.bytes)).collect()
         };
         let servers: Vec<ServerId> = gaps.iter().map(|gap| gap.server.clone()).collect();
         gaps.into_iter().for_each(&mut tell);
@@ -297,6 +313,13 @@ impl Consoles {
             },
             None => Standing { connected: self.0.settings.always, last_activity_ns: None, buffer_size: 0 },
         }
+    }
+
+    pub fn totals(&self) -> Totals {
+        let state = self.0.lock();
+        let waiting = state.consoles.values().map(|entry| entry.feed.waiting()).sum();
+        let (dropped_lines, dropped_bytes) = state.dropped;
+        Totals { memory: state.memory, waiting, dropped_lines, dropped_bytes }
     }
 
     /// Somebody wrote to the server.
