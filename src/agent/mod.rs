@@ -110,6 +110,8 @@ const URGENT: usize = 128;
 /// The Panel is dialled once the Engine was asked, so that it hears what is true and commands find every server that
 /// there is. An Engine that is away says so at once; one that hangs is waited for no longer than this.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
+/// Open files that the Agent asks to be allowed.
+const DESCRIPTORS: u64 = 32_768;
 /// Events from the Agent's own threads that may wait for the loop. They are small, and their senders block.
 const EVENTS: usize = 256;
 
@@ -137,6 +139,7 @@ impl std::error::Error for Failed {}
 /// What could not be set up, or which thread ended unasked or did not end when asked.
 pub fn run(config: Config) -> Result<(), Failed> {
     keep_secrets_out_of_core_dumps();
+    allow_many_descriptors();
     let _lock = make_data_dir(&config.data_dir)?;
     let records =
         Records::open(config.data_dir.join("state")).map_err(|e| Failed::new("DATA_DIR/state", e))?;
@@ -330,6 +333,19 @@ fn keep_secrets_out_of_core_dumps() {
         || set_dumpable_behavior(DumpableBehavior::NotDumpable).is_err()
     {
         log::warn!("core dumps could not be switched off");
+    }
+}
+
+/// What starts a process often allows it 1024 descriptors and lets it have more for the asking: 500 servers take some 4000
+/// for their output and their figures.
+fn allow_many_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
+    if current.is_some_and(|current| current < wanted)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })
+    {
+        log::warn!("the limit of open files cannot be raised to {wanted}: {error}");
     }
 }
 

@@ -4,6 +4,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `cgroup` | the control groups of a process, version 1 or 2, and their counters. Pure parsing behind one read |
+//! | `kernel_file` | a file of the kernel's that is kept open between two reads |
 //! | `net` | the traffic of a process's network namespace |
 //! | `disk` | what a directory takes, walked in small pieces |
 //! | `disk_watch` | the thread that walks, and who has been over the limit for too long |
@@ -14,6 +15,7 @@ pub mod cgroup;
 pub mod disk;
 pub mod disk_watch;
 mod engine;
+mod kernel_file;
 pub mod net;
 pub mod sampler;
 

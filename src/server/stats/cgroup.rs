@@ -1,10 +1,10 @@
 //! The control groups of a container, found through one of its processes whatever the cgroup driver, and what they
-//! count. Version 1, version 2 and the hybrid of both (cgroups(7)). Reads files; keeps none open, since five for each
-//! of 500 servers would be more than a process may have.
+//! count. Version 1, version 2 and the hybrid of both (cgroups(7)). Reads files and, if told to, keeps them open.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
+
+use super::kernel_file::KernelFile;
 
 /// From where a limit of memory stands for none: the kernel rounds "unlimited" to its page size.
 const UNLIMITED: u64 = 1 << 60;
@@ -21,17 +21,27 @@ pub struct Mounts {
 /// The controllers whose counters are read.
 const CONTROLLERS: [&str; 4] = ["cpuacct", "memory", "pids", "blkio"];
 
-/// One container's groups.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Files of a group, of both versions.
+pub const FILES: usize = 5;
+
+/// The files of one container's groups. A controller that is not mounted has none.
+#[derive(Debug)]
 pub enum Group {
-    /// A file for each figure; a controller that is not mounted has none.
     V1 {
-        cpu: Option<PathBuf>,
-        memory: Option<PathBuf>,
-        pids: Option<PathBuf>,
-        blkio: Option<PathBuf>,
+        cpu: Option<KernelFile>,
+        /// What is used, and the parts of it together with the limit.
+        memory: Option<[KernelFile; 2]>,
+        pids: Option<KernelFile>,
+        blkio: Option<KernelFile>,
     },
-    V2(PathBuf),
+    V2 {
+        cpu: KernelFile,
+        memory: [KernelFile; 2],
+        /// Version 2 has no limit among the parts.
+        limit: KernelFile,
+        pids: KernelFile,
+        io: KernelFile,
+    },
 }
 
 /// Counters since the container started, and what it holds now.
@@ -109,92 +119,95 @@ impl Mounts {
             }
         }
         let [cpu, memory, pids, blkio] = v1;
+        let file = |dir: PathBuf, name| KernelFile::new(dir.join(name));
         // In a hybrid the second version's tree has no controllers.
         if cpu.is_some() || memory.is_some() {
-            return Some(Group::V1 { cpu, memory, pids, blkio });
+            let memory = memory
+                .map(|dir| ["memory.usage_in_bytes", "memory.stat"].map(|name| file(dir.clone(), name)));
+            return Some(Group::V1 {
+                cpu: cpu.map(|dir| file(dir, "cpuacct.usage")),
+                memory,
+                pids: pids.map(|dir| file(dir, "pids.current")),
+                blkio: blkio.map(|dir| file(dir, "blkio.throttle.io_service_bytes_recursive")),
+            });
         }
-        v2.map(Group::V2)
+        let dir = v2?;
+        let file = |name| file(dir.clone(), name);
+        Some(Group::V2 {
+            cpu: file("cpu.stat"),
+            memory: ["memory.current", "memory.stat"].map(file),
+            limit: file("memory.max"),
+            pids: file("pids.current"),
+            io: file("io.stat"),
+        })
     }
 }
 
 impl Group {
-    /// Reads the counters through `buffer`, which is kept between calls.
+    /// Reads the counters through `buffer`, which is kept between calls, as the files are if `keep` says so.
     ///
     /// # Errors
     /// When the group is gone, which is what happens when the container ends.
-    pub fn read(&self, buffer: &mut Vec<u8>) -> io::Result<Counters> {
+    pub fn read(&mut self, buffer: &mut Vec<u8>, keep: bool) -> io::Result<Counters> {
+        let mut counters = Counters::default();
         match self {
-            Group::V1 { cpu, memory, pids, blkio } => read_v1(cpu, memory, pids, blkio, buffer),
-            Group::V2(dir) => read_v2(dir, buffer),
-        }
-    }
-}
-
-fn read_v1(
-    cpu: &Option<PathBuf>,
-    memory: &Option<PathBuf>,
-    pids: &Option<PathBuf>,
-    blkio: &Option<PathBuf>,
-    buffer: &mut Vec<u8>,
-) -> io::Result<Counters> {
-    let mut counters = Counters::default();
-    if let Some(dir) = cpu {
-        counters.cpu_ns = number(text(dir, "cpuacct.usage", buffer)?);
-    }
-    if let Some(dir) = memory {
-        let used = number(text(dir, "memory.usage_in_bytes", buffer)?);
-        let cache = field(text(dir, "memory.stat", buffer)?, "total_inactive_file ");
-        counters.memory = used.saturating_sub(cache);
-        counters.memory_limit = limit(text(dir, "memory.limit_in_bytes", buffer)?);
-    }
-    if let Some(dir) = pids {
-        counters.pids = number(text(dir, "pids.current", buffer)?);
-    }
-    // Not on every kernel, and never worth failing for.
-    if let Some(dir) = blkio
-        && let Ok(text) = text(dir, "blkio.throttle.io_service_bytes_recursive", buffer)
-    {
-        for line in text.lines() {
-            let mut words = line.split(' ').skip(1);
-            match (words.next(), words.next().map(number)) {
-                (Some("Read"), Some(bytes)) => counters.read = counters.read.saturating_add(bytes),
-                (Some("Write"), Some(bytes)) => counters.written = counters.written.saturating_add(bytes),
-                _ => {}
+            Group::V1 { cpu, memory, pids, blkio } => {
+                if let Some(file) = cpu {
+                    counters.cpu_ns = number(file.read(buffer, keep)?);
+                }
+                if let Some([used, parts]) = memory {
+                    counters.memory = number(used.read(buffer, keep)?);
+                    let parts = parts.read(buffer, keep)?;
+                    counters.memory = counters.memory.saturating_sub(field(parts, "total_inactive_file "));
+                    counters.memory_limit = limit(after(parts, "hierarchical_memory_limit "));
+                }
+                if let Some(file) = pids {
+                    counters.pids = number(file.read(buffer, keep)?);
+                }
+                // Not on every kernel, and never worth failing for.
+                if let Some(Ok(text)) = blkio.as_mut().map(|file| file.read(buffer, keep)) {
+                    add_blkio(&mut counters, text);
+                }
+            }
+            Group::V2 { cpu, memory: [used, parts], limit: most, pids, io } => {
+                counters.cpu_ns = field(cpu.read(buffer, keep)?, "usage_usec ").saturating_mul(1000);
+                // Each of the others is there only when its controller is delegated.
+                if let Ok(used) = used.read(buffer, keep).map(number) {
+                    let cache = parts.read(buffer, keep).map_or(0, |text| field(text, "inactive_file "));
+                    counters.memory = used.saturating_sub(cache);
+                    counters.memory_limit = most.read(buffer, keep).ok().and_then(limit);
+                }
+                counters.pids = pids.read(buffer, keep).map_or(0, number);
+                if let Ok(text) = io.read(buffer, keep) {
+                    add_io(&mut counters, text);
+                }
             }
         }
+        Ok(counters)
     }
-    Ok(counters)
 }
 
-fn read_v2(dir: &Path, buffer: &mut Vec<u8>) -> io::Result<Counters> {
-    let mut counters = Counters {
-        cpu_ns: field(text(dir, "cpu.stat", buffer)?, "usage_usec ").saturating_mul(1000),
-        ..Counters::default()
-    };
-    // Each of the others is there only when its controller is delegated.
-    if let Ok(used) = text(dir, "memory.current", buffer).map(number) {
-        let cache = text(dir, "memory.stat", buffer).map_or(0, |t| field(t, "inactive_file "));
-        counters.memory = used.saturating_sub(cache);
-        counters.memory_limit = text(dir, "memory.max", buffer).ok().and_then(limit);
-    }
-    counters.pids = text(dir, "pids.current", buffer).map_or(0, number);
-    if let Ok(text) = text(dir, "io.stat", buffer) {
-        for word in text.split_ascii_whitespace() {
-            match word.split_once('=') {
-                Some(("rbytes", bytes)) => counters.read = counters.read.saturating_add(number(bytes)),
-                Some(("wbytes", bytes)) => counters.written = counters.written.saturating_add(number(bytes)),
-                _ => {}
-            }
+/// Lines of device, kind and bytes.
+fn add_blkio(counters: &mut Counters, text: &str) {
+    for line in text.lines() {
+        let mut words = line.split(' ').skip(1);
+        match (words.next(), words.next().map(number)) {
+            (Some("Read"), Some(bytes)) => counters.read = counters.read.saturating_add(bytes),
+            (Some("Write"), Some(bytes)) => counters.written = counters.written.saturating_add(bytes),
+            _ => {}
         }
     }
-    Ok(counters)
 }
 
-/// A whole file. What is not UTF-8 is no file of the kernel's and reads as empty.
-fn text<'a>(dir: &Path, name: &str, buffer: &'a mut Vec<u8>) -> io::Result<&'a str> {
-    buffer.clear();
-    File::open(dir.join(name))?.take(64 << 10).read_to_end(buffer)?;
-    Ok(std::str::from_utf8(buffer).unwrap_or_default())
+/// Lines of a device and its figures.
+fn add_io(counters: &mut Counters, text: &str) {
+    for word in text.split_ascii_whitespace() {
+        match word.split_once('=') {
+            Some(("rbytes", bytes)) => counters.read = counters.read.saturating_add(number(bytes)),
+            Some(("wbytes", bytes)) => counters.written = counters.written.saturating_add(number(bytes)),
+            _ => {}
+        }
+    }
 }
 
 fn number(text: &str) -> u64 {
@@ -203,7 +216,12 @@ fn number(text: &str) -> u64 {
 
 /// The number behind `name` at the start of a line.
 fn field(text: &str, name: &str) -> u64 {
-    text.lines().find_map(|line| line.strip_prefix(name)).map_or(0, number)
+    number(after(text, name))
+}
+
+/// What is behind `name` at the start of a line.
+fn after<'a>(text: &'a str, name: &str) -> &'a str {
+    text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default()
 }
 
 fn limit(text: &str) -> Option<u64> {
@@ -230,8 +248,8 @@ mod tests {
     }
 
     fn counters(root: &Path) -> Counters {
-        let group = Mounts::find(root).group(7, ID).expect("the group is found");
-        group.read(&mut Vec::new()).unwrap()
+        let mut group = Mounts::find(root).group(7, ID).expect("the group is found");
+        group.read(&mut Vec::new(), true).unwrap()
     }
 
     fn expected() -> Counters {
@@ -266,8 +284,7 @@ mod tests {
             ),
             (group("cpuacct", "cpuacct.usage"), "3000000\n"),
             (group("memory", "memory.usage_in_bytes"), "5000000\n"),
-            (group("memory", "memory.stat"), "inactive_file 9\ntotal_cache 1\ntotal_inactive_file 1000000\n"),
-            (group("memory", "memory.limit_in_bytes"), "134217728\n"),
+            (group("memory", "memory.stat"), "inactive_file 9\nhierarchical_memory_limit 134217728\ntotal_cache 1\ntotal_inactive_file 1000000\n"),
             (group("pids", "pids.current"), "3\n"),
             (
                 group("blkio", "blkio.throttle.io_service_bytes_recursive"),
@@ -308,8 +325,8 @@ mod tests {
             ("proc/7/cgroup".into(), "0::/system.slice/cron.service\n"),
         ]);
         let mounts = Mounts::find(root.path());
-        assert_eq!(mounts.group(7, ID), None);
-        assert_eq!(mounts.group(8, ID), None);
-        assert_eq!(Mounts::find(&root.path().join("nothing")).group(7, ID), None);
+        assert!(mounts.group(7, ID).is_none());
+        assert!(mounts.group(8, ID).is_none());
+        assert!(Mounts::find(&root.path().join("nothing")).group(7, ID).is_none());
     }
 }

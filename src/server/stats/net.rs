@@ -1,8 +1,9 @@
 //! The traffic of a container: `/proc/<pid>/net/dev` of any of its processes shows its network namespace (proc(5)).
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
+
+use super::kernel_file::KernelFile;
 
 /// Bytes since the container started, over all its interfaces but loopback.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -11,14 +12,18 @@ pub struct Traffic {
     pub tx: u64,
 }
 
-/// Reads it through `buffer`, which is kept between calls. `proc` is `/proc`.
+/// The file of one process. `proc` is `/proc`.
+pub fn file(proc: &Path, pid: u32) -> KernelFile {
+    KernelFile::new(proc.join(format!("{pid}/net/dev")))
+}
+
+/// Reads it through `buffer`, which is kept between calls, as the file is if `keep` says so: the container's network
+/// stays for as long.
 ///
 /// # Errors
 /// When the process is gone.
-pub fn read(proc: &Path, pid: u32, buffer: &mut Vec<u8>) -> io::Result<Traffic> {
-    buffer.clear();
-    File::open(proc.join(format!("{pid}/net/dev")))?.take(64 << 10).read_to_end(buffer)?;
-    Ok(parse(std::str::from_utf8(buffer).unwrap_or_default()))
+pub fn read(file: &mut KernelFile, buffer: &mut Vec<u8>, keep: bool) -> io::Result<Traffic> {
+    file.read(buffer, keep).map(parse)
 }
 
 /// After two lines of headings: name, colon, eight figures received, eight sent; bytes come first in each.

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, at, bounded, never, select};
 
-use super::cgroup::{Counters, Group, Mounts};
+use super::cgroup::{Counters, FILES, Group, Mounts};
 use super::engine::EngineStats;
+use super::kernel_file::KernelFile;
 use super::net::{self, Traffic};
 use crate::docker::{Client, ContainerId};
 use crate::protocol::ServerId;
@@ -18,6 +19,10 @@ use crate::protocol::ServerId;
 /// After so many sweeps in a row in which a run's files could not be read, the Engine is asked. Once may be a container
 /// that has just ended.
 const MISSES: u8 = 2;
+/// Of the descriptors that the process may have, so many are left for everything else, and so many for each server: its
+/// output, its input and, for a moment, a file that is not kept open.
+const RESERVE: usize = 256;
+const RESERVE_EACH: usize = 3;
 
 /// A running server: one of its processes, and the container that it must belong to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +84,8 @@ pub struct Sampler {
     proc: PathBuf,
     engine: EngineStats,
     known: HashMap<ServerId, Known>,
+    /// Descriptors that the process may have.
+    descriptors: usize,
     buffer: Vec<u8>,
 }
 
@@ -87,6 +94,7 @@ struct Known {
     target: Arc<Target>,
     /// `None` until it was found.
     group: Option<Group>,
+    traffic: KernelFile,
     /// Sweeps in a row without figures.
     misses: u8,
     before: Option<(Instant, u64)>,
@@ -111,7 +119,8 @@ impl Stats {
             proc: root.join("proc"),
             engine: EngineStats::new(engine),
             known: HashMap::new(),
-            buffer: Vec::with_capacity(4096),
+            descriptors: descriptors(),
+            buffer: Vec::new(),
         };
         (stats, sampler)
     }
@@ -129,9 +138,13 @@ impl Stats {
                 }
             }
             None => {
-                targets.remove(server);
+                let known = targets.remove(server).is_some();
                 drop(targets);
                 lock(&self.0.usages).remove(server);
+                if known {
+                    // What is kept open of it goes at once.
+                    self.wake();
+                }
             }
         }
     }
@@ -179,15 +192,16 @@ impl Sampler {
         let mut next = Instant::now();
         let mut next_beat = Instant::now() + rhythm.every;
         loop {
-            let idle = lock(&self.stats.0.targets).is_empty();
-            if idle {
-                self.known.clear();
-            }
+            let idle = {
+                let targets = lock(&self.stats.0.targets);
+                self.known.retain(|server, known| targets.get(server) == Some(&known.target));
+                targets.is_empty()
+            };
             let sweep_timer = if idle { never() } else { at(next) };
             select! {
                 recv(stop_rx) -> _ => return,
                 recv(self.wake_rx) -> _ => {
-                    // The first one to measure. It may have been seen already.
+                    // The first one to measure, which may have been seen already, or one less.
                     if idle {
                         next = Instant::now();
                     }
@@ -223,10 +237,12 @@ impl Sampler {
     fn sweep(&mut self) -> Vec<(ServerId, Arc<Target>)> {
         // Cloned, so that the loop never waits for a sweep.
         let targets = lock(&self.stats.0.targets).clone();
-        self.known.retain(|server, _| targets.contains_key(server));
+        let spare = self.descriptors.saturating_sub(RESERVE + RESERVE_EACH * targets.len());
         let mut unread = Vec::new();
-        for (server, target) in targets {
-            match self.measure(&server, &target) {
+        for (at, (server, target)) in targets.into_iter().enumerate() {
+            // With too many servers the files of the last ones are opened each time.
+            let keep = (at + 1) * (FILES + 1) <= spare;
+            match self.measure(&server, &target, keep) {
                 Ok(usage) => self.keep(server, &target, usage),
                 Err(Unread { for_good: true }) => unread.push((server, target)),
                 Err(Unread { for_good: false }) => {}
@@ -250,32 +266,40 @@ impl Sampler {
         }
     }
 
-    fn measure(&mut self, server: &ServerId, target: &Arc<Target>) -> Result<Usage, Unread> {
+    fn measure(&mut self, server: &ServerId, target: &Arc<Target>, keep: bool) -> Result<Usage, Unread> {
         if self.known.get(server).is_none_or(|known| known.target != *target) {
             let misses = if self.mounts.is_empty() { MISSES } else { 0 };
-            self.known
-                .insert(server.clone(), Known { target: target.clone(), group: None, misses, before: None });
+            let traffic = net::file(&self.proc, target.pid);
+            let known = Known { target: target.clone(), group: None, traffic, misses, before: None };
+            self.known.insert(server.clone(), known);
         }
-        let Some(known) = self.known.get_mut(server) else { return Err(Unread { for_good: false }) };
+        let Sampler { known, mounts, buffer, .. } = self;
+        let Some(known) = known.get_mut(server) else { return Err(Unread { for_good: false }) };
         if known.misses >= MISSES {
             return Err(Unread { for_good: true });
         }
         if known.group.is_none() {
-            known.group = self.mounts.group(target.pid, &target.container);
+            known.group = mounts.group(target.pid, &target.container);
         }
-        let Some(counters) = known.group.as_ref().and_then(|group| group.read(&mut self.buffer).ok()) else {
+        let Some(counters) = known.group.as_mut().and_then(|group| group.read(buffer, keep).ok()) else {
             known.misses += 1;
             return Err(Unread { for_good: known.misses >= MISSES });
         };
         known.misses = 0;
-        let traffic = net::read(&self.proc, known.target.pid, &mut self.buffer).unwrap_or_default();
         let now = Instant::now();
+        let traffic = net::read(&mut known.traffic, buffer, keep).unwrap_or_default();
         let cpu = known.before.replace((now, counters.cpu_ns)).map_or(0.0, |(then, cpu_ns)| {
             let wall = now.saturating_duration_since(then).as_nanos().max(1) as f64;
             counters.cpu_ns.saturating_sub(cpu_ns) as f64 / wall * 100.0
         });
         Ok(Usage { cpu, counters, traffic })
     }
+}
+
+/// How many descriptors the process may have. What starts it has set that; it does not change.
+fn descriptors() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.map_or(usize::MAX >> 1, |limit| usize::try_from(limit).unwrap_or(usize::MAX >> 1))
 }
 
 /// A run's files could not be read; for good once that has been so often enough.
