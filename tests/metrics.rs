@@ -14,7 +14,13 @@ fn ask(agent: &AgentProcess, method: &str, headers: &str) -> (u16, String, Strin
     ask_as(agent, "127.0.0.1", method, "/metrics", headers)
 }
 
-fn ask_as(agent: &AgentProcess, host: &str, method: &str, path: &str, headers: &str) -> (u16, String, String) {
+fn ask_as(
+    agent: &AgentProcess,
+    host: &str,
+    method: &str,
+    path: &str,
+    headers: &str,
+) -> (u16, String, String) {
     let mut stream = TcpStream::connect(agent.health_address()).expect("the Agent listens");
     stream.set_read_timeout(Some(SOON)).expect("an option of every socket");
     write!(stream, "{method} {path} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n").expect("it is read");

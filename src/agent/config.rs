@@ -67,6 +67,11 @@ pub const KEYS: &[Key] = &[
         Some("4194304"),
         "bytes of output kept in memory over all servers, 65536 to 1073741824",
     ),
+    key(
+        "LOG_DISK",
+        Some("1073741824"),
+        "bytes of each server's output that Docker keeps on disk, 2097152 to 1099511627776; for containers made from now on",
+    ),
     key("WORKERS", Some("4"), "threads for short jobs, 1 to 64"),
     key("CA_FILE", None, "PEM file of the only authorities to trust for wss://; the system's when not set"),
     key("HTTPS_PROXY", None, "proxy for wss://, http://[user:password@]host:port"),
@@ -122,6 +127,8 @@ pub struct Config {
     pub log_rate: Option<u64>,
     /// Bytes.
     pub log_memory: usize,
+    /// Bytes of one server's output on disk.
+    pub log_disk: u64,
     pub workers: usize,
     pub ca_file: Option<PathBuf>,
     pub proxy: Option<Proxy>,
@@ -163,6 +170,7 @@ impl Config {
             console_always: one_of(settings, "CONSOLE", &[("always", true), ("on-demand", false)])?,
             log_rate: Some(number(settings, "LOG_RATE", 0..=1 << 40)?).filter(|rate| *rate > 0),
             log_memory: number(settings, "LOG_MEMORY", 64 << 10..=1 << 30)? as usize,
+            log_disk: number(settings, "LOG_DISK", 2 << 20..=1 << 40)?,
             workers: number(settings, "WORKERS", 1..=64)? as usize,
             ca_file: ca_file(settings)?,
             log_level: log_level(settings)?,

@@ -207,6 +207,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
         node: config.node_id.clone(),
         servers_dir,
         server_user: config.server_user,
+        log_disk: config.log_disk,
         registry_auth_file: config.registry_auth_file.clone(),
         records: records.clone(),
         consoles: consoles.clone(),

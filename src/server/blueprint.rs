@@ -15,9 +15,9 @@ use crate::protocol::{Fault, NodeId, ServerId, Spec};
 const CAPABILITIES: [&str; 5] = ["CHOWN", "SETUID", "SETGID", "KILL", "NET_BIND_SERVICE"];
 /// Java unpacks native libraries into /tmp and runs them there, so `exec`; the size counts as memory.
 const TMP_OPTIONS: &str = "rw,exec,nosuid,nodev,size=256m,mode=1777";
-/// Docker's log files: older output is gone after three of these.
-const LOG_FILE_BYTES: u64 = 10 << 20;
-const LOG_FILES: u32 = 3;
+/// Docker's log files, which share what a server's output may take on disk. With one it would be cut, with more of them
+/// each is smaller: Docker skips what a reader had not read when a file was put away and the next one too.
+const LOG_FILES: u32 = 2;
 /// Docker sends a container's labels along with each of its events, so a larger spec is not kept in one.
 const MAX_DEFINITION: usize = 32 << 10;
 
@@ -26,7 +26,8 @@ pub fn container_name(node: &NodeId, server: &ServerId) -> String {
     format!("longshore-{node}-{server}")
 }
 
-/// What to ask Docker for. `directory` is the server's own on the host.
+/// What to ask Docker for. `directory` is the server's own on the host, `log_disk` the bytes that Docker keeps of its
+/// output.
 ///
 /// # Errors
 /// `INVALID_PAYLOAD` when a placeholder of the startup command has no value.
@@ -36,6 +37,7 @@ pub fn container(
     spec: &Spec,
     directory: &Path,
     server_user: (u32, u32),
+    log_disk: u64,
 ) -> Result<ContainerConfig, Fault> {
     let resolved = spec.resolve(server)?;
     Ok(ContainerConfig {
@@ -52,7 +54,7 @@ pub fn container(
         open_stdin: true,
         stdin_once: false,
         exposed_ports: spec.ports.iter().map(|port| (port.key(), Empty {})).collect(),
-        host_config: host_config(spec, directory),
+        host_config: host_config(spec, directory, log_disk),
         ..ContainerConfig::default()
     })
 }
@@ -70,7 +72,7 @@ fn labels(node: &NodeId, server: &ServerId, spec: &Spec) -> BTreeMap<String, Str
     labels
 }
 
-fn host_config(spec: &Spec, directory: &Path) -> HostConfig {
+fn host_config(spec: &Spec, directory: &Path, log_disk: u64) -> HostConfig {
     let added = spec.capabilities.iter().map(String::as_str);
     let mut bindings: BTreeMap<String, Vec<PortBinding>> = BTreeMap::new();
     for port in &spec.ports {
@@ -95,7 +97,7 @@ fn host_config(spec: &Spec, directory: &Path) -> HostConfig {
         security_opt: vec!["no-new-privileges".into()],
         init: Some(true),
         restart_policy: RestartPolicy::default(),
-        log_config: Some(LogConfig::json_file(LOG_FILE_BYTES, LOG_FILES)),
+        log_config: Some(LogConfig::json_file(log_disk / u64::from(LOG_FILES), LOG_FILES)),
         ..HostConfig::default()
     }
 }
@@ -131,7 +133,8 @@ mod tests {
             ..Spec::default()
         };
         let (node, server) = ("n".parse().unwrap(), "s".parse().unwrap());
-        let config = container(&node, &server, &spec, Path::new("/data/servers/s"), (1000, 1000)).unwrap();
+        let directory = Path::new("/data/servers/s");
+        let config = container(&node, &server, &spec, directory, (1000, 1000), 4096).unwrap();
         let host = &config.host_config;
         assert_eq!(host.cap_drop, ["ALL"]);
         assert_eq!(host.cap_add, ["CHOWN", "SETUID", "SETGID", "KILL", "NET_BIND_SERVICE", "DAC_OVERRIDE"]);
@@ -140,6 +143,7 @@ mod tests {
         assert_eq!((host.mounts[0].target.as_str(), host.binds.len()), ("/home/container", 0));
         assert_eq!((host.resources.memory_swap, host.resources.pids_limit), (Some(64 << 20), Some(512)));
         assert_eq!((host.restart_policy.name, host.network_mode.as_deref()), ("no", None));
+        assert_eq!(host.log_config, Some(LogConfig::json_file(2048, 2)));
         assert_eq!(config.user.as_deref(), Some("1000:1000"));
         assert_eq!(config.labels[LABEL_SERVER], "s");
     }

@@ -81,6 +81,8 @@ pub struct Lifecycle {
     /// `DATA_DIR/servers`
     pub servers_dir: PathBuf,
     pub server_user: (u32, u32),
+    /// Bytes of one server's output on disk.
+    pub log_disk: u64,
     pub registry_auth_file: Option<PathBuf>,
     pub records: Records,
     pub consoles: Consoles,
@@ -210,8 +212,14 @@ impl Lifecycle {
 
     fn make_container(&self, order: &Order) -> Result<ContainerId, Stopped> {
         let directory = self.servers_dir.join(order.server.as_str());
-        let config =
-            blueprint::container(&self.node, &order.server, &order.spec, &directory, self.server_user)?;
+        let config = blueprint::container(
+            &self.node,
+            &order.server,
+            &order.spec,
+            &directory,
+            self.server_user,
+            self.log_disk,
+        )?;
         let name = blueprint::container_name(&self.node, &order.server);
         let made = match self.client.create(&name, &config) {
             Err(error) if error.is_not_found() => return Err(Stopped::ImageMissing),

@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::consoles::{Run, Shared, now_ns};
 use super::cursor::{Cursor, Resume};
+use super::patterns::Patterns;
 use super::ring::Chunk;
 use crate::docker::{Closer, ContainerId, Error, LogQuery, Output};
 use crate::protocol::ServerId;
@@ -26,6 +27,10 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_CAP: Duration = Duration::from_secs(5);
 /// How old the file with the cursor may be while lines come.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
+/// How many of the last lines to ask for where a stream is taken up again: the Engine finds those from the end of its log,
+/// while it searches for a time from the beginning on. What was read before must be among them, else more are asked for,
+/// and at last all.
+const TAILS: [Option<u32>; 3] = [Some(1000), Some(50_000), None];
 /// A run begins before the Engine says that it did, since it says so afterwards.
 const START_SLACK: u64 = 1_000_000_000;
 
@@ -36,6 +41,19 @@ pub(super) struct Order {
     pub closer: Closer,
     /// What was read of it.
     pub cursor: Cursor,
+}
+
+/// From where on a stream is taken up, and what to look for in it.
+struct From {
+    tty: bool,
+    /// What was read before.
+    cursor: Cursor,
+    /// The first time that is wanted; `None` is all there is.
+    since_ns: Option<u64>,
+    /// The run began after this time, and by the Engine's word at the second.
+    begun: u64,
+    started_ns: u64,
+    done: Option<Arc<Patterns>>,
 }
 
 /// The follower is not wanted any more, or has another run to look at.
@@ -131,22 +149,47 @@ impl Follower {
             done = None;
             (self.shared.hooks.ready)(&self.server, started_ns);
         }
-        let query = LogQuery { follow: true, since_ns, tail: None };
-        let mut log = client.logs(&order.run.container, found.config.tty, &query, &order.closer)?;
-        let mut resume = Resume::after(cursor);
+        let mut from = From { tty: found.config.tty, cursor, since_ns, begun, started_ns, done };
+        for tail in TAILS {
+            if (since_ns.is_some() || tail.is_none()) && self.follow(order, &mut from, tail)? {
+                break;
+            }
+        }
+        if !found.state.running {
+            return Ok(End::Over);
+        }
+        let found = self.shared.client.inspect(&order.run.container)?;
+        Ok(if found.state.running { End::Broken } else { End::Died })
+    }
+
+    /// Reads the last lines, or all, and what follows, to the stream's end. False when the last lines did not reach back
+    /// to what was read before: then none of them was taken.
+    fn follow(&mut self, order: &Order, from: &mut From, tail: Option<u32>) -> Result<bool, Error> {
+        let client = &self.shared.client;
+        // A time beside it would hide whether the lines before it are there.
+        let query = LogQuery { follow: true, since_ns: from.since_ns.filter(|_| tail.is_none()), tail };
+        let mut log = client.logs(&order.run.container, from.tty, &query, &order.closer)?;
+        let mut resume = Resume::after(from.cursor);
+        let since_ns = from.since_ns.unwrap_or(0);
+        // Not known before the first line.
+        let mut reaches_back = tail.is_none().then_some(true);
         loop {
             let (chunk, mut ready) = (&mut self.chunk, false);
             let read = log.read(|line| {
+                let reaches_back = *reaches_back.get_or_insert(line.time_ns < since_ns);
                 let stream = match line.output {
                     Output::Stdout => Stream::Stdout,
                     Output::Stderr => Stream::Stderr,
                 };
-                if resume.is_new(stream, line.time_ns) {
+                if reaches_back && line.time_ns >= since_ns && resume.is_new(stream, line.time_ns) {
                     chunk.add(stream, line.time_ns, &line.text, line.partial);
-                    ready = ready
-                        || done.as_ref().is_some_and(|done| line.time_ns > begun && done.fit(&line.text));
+                    let fits = |done: &Arc<Patterns>| line.time_ns > from.begun && done.fit(&line.text);
+                    ready = ready || from.done.as_ref().is_some_and(fits);
                 }
             });
+            if reaches_back == Some(false) {
+                return Ok(false);
+            }
             // What came before an error came all the same.
             if !self.chunk.is_empty() {
                 self.heard = true;
@@ -155,21 +198,16 @@ impl Follower {
                 added.map_err(|Ended| Error::Cancelled)?;
             }
             if ready {
-                done = None;
-                (self.shared.hooks.ready)(&self.server, started_ns);
+                from.done = None;
+                (self.shared.hooks.ready)(&self.server, from.started_ns);
             }
             if !read? {
-                break;
+                return Ok(true);
             }
             if self.saved_at.elapsed() >= SAVE_EVERY {
                 self.save();
             }
         }
-        if !found.state.running {
-            return Ok(End::Over);
-        }
-        let found = self.shared.client.inspect(&order.run.container)?;
-        Ok(if found.state.running { End::Broken } else { End::Died })
     }
 
     fn save(&mut self) {

@@ -284,7 +284,10 @@ mod tests {
             ),
             (group("cpuacct", "cpuacct.usage"), "3000000\n"),
             (group("memory", "memory.usage_in_bytes"), "5000000\n"),
-            (group("memory", "memory.stat"), "inactive_file 9\nhierarchical_memory_limit 134217728\ntotal_cache 1\ntotal_inactive_file 1000000\n"),
+            (
+                group("memory", "memory.stat"),
+                "inactive_file 9\nhierarchical_memory_limit 134217728\ntotal_cache 1\ntotal_inactive_file 1000000\n",
+            ),
             (group("pids", "pids.current"), "3\n"),
             (
                 group("blkio", "blkio.throttle.io_service_bytes_recursive"),
