@@ -30,7 +30,9 @@ commands:
   stop               save and exit
   stderr <text>      print on standard error
   flood <n> [bytes]  print n numbered lines, or n bytes of them
+  stream <n> <s>     print n bytes of numbered lines a second for s seconds, then how long a print took at most
   line <bytes>       print one line of that length
+  work <percent> <s> keep so much of a core busy for s seconds
   alloc <MiB>        take memory and keep it
   probe              tell what the container allows
   noread             never read the console again
@@ -167,6 +169,8 @@ impl Game {
             "stderr" => complain(rest),
             "flood" if words.next() == Some("bytes") => flood(amount),
             "flood" => flood(amount.saturating_mul(FLOOD_LINE)),
+            "stream" => stream(amount, seconds(words.next())),
+            "work" => work(amount, seconds(words.next())),
             "line" => print(&"x".repeat(amount)),
             // Written over, not only reserved, so that the kernel counts it.
             "alloc" => self.hoard.push(vec![1; amount << 20]),
@@ -264,6 +268,49 @@ fn flood(bytes: usize) {
         let _ = out.write_all(&line.as_bytes()[cut..]);
     }
     let _ = out.flush();
+}
+
+/// Prints numbered lines at a steady rate and tells whether whoever takes them has kept it waiting.
+fn stream(bytes_per_second: usize, length: Duration) {
+    const STEP: Duration = Duration::from_millis(20);
+    let (begun, mut printed, mut longest) = (Instant::now(), 0, Duration::ZERO);
+    let mut out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
+    for step in 1.. {
+        let due = STEP * step;
+        let wanted = (bytes_per_second as f64 * due.as_secs_f64()) as usize / FLOOD_LINE;
+        let before = Instant::now();
+        for number in printed..wanted {
+            let _ = writeln!(out, "{:-<99}", format!("stream {:09} ", number + 1));
+        }
+        let _ = out.flush();
+        printed = printed.max(wanted);
+        longest = longest.max(before.elapsed());
+        if due >= length {
+            break;
+        }
+        thread::sleep((begun + due).saturating_duration_since(Instant::now()));
+    }
+    drop(out);
+    print(&format!("stream of {printed} lines ends, a print took at most {} ms", longest.as_millis()));
+}
+
+/// Works for a part of each tenth of a second.
+fn work(percent: usize, length: Duration) {
+    const TURN: Duration = Duration::from_millis(100);
+    print(&format!("Working at {percent} %"));
+    let begun = Instant::now();
+    while begun.elapsed() < length {
+        let turn = Instant::now();
+        while turn.elapsed() < TURN * percent.min(100) as u32 / 100 {
+            std::hint::spin_loop();
+        }
+        thread::sleep(TURN.saturating_sub(turn.elapsed()));
+    }
+    print("Work done");
+}
+
+fn seconds(word: Option<&str>) -> Duration {
+    Duration::from_secs(word.and_then(|word| word.parse().ok()).unwrap_or(0))
 }
 
 /// One line on standard output. A reader that went away is no reason to stop the game, so errors are left.
