@@ -10,8 +10,10 @@ use std::path::PathBuf;
 
 /// Longer texts are cut: none of those that are read here comes near.
 const MAX_BYTES: usize = 64 << 10;
-/// A read gives whole records up to a page. One that gives less than half of that has given all there are.
-const HALF_PAGE: usize = 2 << 10;
+/// A read gives whole records up to a page, and a record is a line, or all there is. So one that leaves this much of a
+/// page has given everything.
+const PAGE: usize = 4 << 10;
+const LEFT: usize = 1 << 10;
 
 /// See the module's description.
 #[derive(Debug)]
@@ -46,8 +48,8 @@ impl KernelFile {
 fn read_all(file: &File, buffer: &mut Vec<u8>) -> io::Result<usize> {
     let mut length = 0;
     loop {
-        if buffer.len() < length + 2 * HALF_PAGE {
-            buffer.resize(length + 2 * HALF_PAGE, 0);
+        if buffer.len() < length + PAGE {
+            buffer.resize(length + PAGE, 0);
         }
         let count = match file.read_at(&mut buffer[length..], length as u64) {
             Ok(count) => count,
@@ -55,7 +57,7 @@ fn read_all(file: &File, buffer: &mut Vec<u8>) -> io::Result<usize> {
             Err(error) => return Err(error),
         };
         length += count;
-        if count < HALF_PAGE || length >= MAX_BYTES {
+        if count < PAGE - LEFT || length >= MAX_BYTES {
             return Ok(length);
         }
     }

@@ -1,7 +1,7 @@
 //! The `stats` thread: measures every running server in turn and keeps the newest figures for whoever asks. It sleeps
 //! without a timer of its own while no server runs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,18 +47,27 @@ pub struct Stats(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    targets: Mutex<BTreeMap<ServerId, Arc<Target>>>,
-    usages: Mutex<BTreeMap<ServerId, Latest>>,
+    targets: Mutex<Targets>,
+    /// Locked after `targets`, where both are.
+    usages: Mutex<Usages>,
     wake_tx: Sender<()>,
     /// How often the Engine was asked instead of the kernel.
     engine_calls: AtomicU64,
 }
 
-/// The newest figures of a server, and whether they were told.
-#[derive(Clone, Copy, Debug)]
-struct Latest {
-    usage: Usage,
-    told: bool,
+/// Who is to be measured.
+#[derive(Debug, Default)]
+struct Targets {
+    by_server: BTreeMap<ServerId, Arc<Target>>,
+    /// Grows with each change, so that the thread copies only what is new to it.
+    version: u64,
+}
+
+/// The newest figures of each server, and whose were not told yet.
+#[derive(Debug, Default)]
+struct Usages {
+    latest: BTreeMap<ServerId, Usage>,
+    untold: BTreeSet<ServerId>,
 }
 
 /// Something else that the thread does, every so often and when it is asked: it is not worth a thread of its own.
@@ -83,7 +92,11 @@ pub struct Sampler {
     mounts: Mounts,
     proc: PathBuf,
     engine: EngineStats,
-    known: HashMap<ServerId, Known>,
+    /// In the order of ids, as of this version of the targets.
+    known: Vec<Known>,
+    version: u64,
+    /// What a sweep has found; kept for its memory.
+    found: Vec<(ServerId, Arc<Target>, Usage)>,
     /// Descriptors that the process may have.
     descriptors: usize,
     buffer: Vec<u8>,
@@ -91,6 +104,7 @@ pub struct Sampler {
 
 /// What is kept of a server between two measurements.
 struct Known {
+    server: ServerId,
     target: Arc<Target>,
     /// `None` until it was found.
     group: Option<Group>,
@@ -118,7 +132,9 @@ impl Stats {
             mounts: Mounts::find(root),
             proc: root.join("proc"),
             engine: EngineStats::new(engine),
-            known: HashMap::new(),
+            known: Vec::new(),
+            version: 0,
+            found: Vec::new(),
             descriptors: descriptors(),
             buffer: Vec::new(),
         };
@@ -128,19 +144,22 @@ impl Stats {
     /// Says that a server runs, as which process, or that it does not.
     pub fn set(&self, server: &ServerId, target: Option<Target>) {
         let mut targets = lock(&self.0.targets);
+        targets.version += 1;
         match target {
             Some(target) => {
-                let first = targets.is_empty();
-                targets.insert(server.clone(), Arc::new(target));
+                let first = targets.by_server.is_empty();
+                targets.by_server.insert(server.clone(), Arc::new(target));
                 drop(targets);
                 if first {
                     self.wake();
                 }
             }
             None => {
-                let known = targets.remove(server).is_some();
-                drop(targets);
-                lock(&self.0.usages).remove(server);
+                let known = targets.by_server.remove(server).is_some();
+                let mut usages = lock(&self.0.usages);
+                usages.latest.remove(server);
+                usages.untold.remove(server);
+                drop((targets, usages));
                 if known {
                     // What is kept open of it goes at once.
                     self.wake();
@@ -151,12 +170,12 @@ impl Stats {
 
     /// The newest figures; none until it was measured once, and none when it does not run.
     pub fn usage(&self, server: &ServerId) -> Option<Usage> {
-        lock(&self.0.usages).get(server).map(|latest| latest.usage)
+        lock(&self.0.usages).latest.get(server).copied()
     }
 
     /// The newest figures of every server that was measured, by id.
     pub fn all(&self) -> Vec<(ServerId, Usage)> {
-        lock(&self.0.usages).iter().map(|(server, latest)| (server.clone(), latest.usage)).collect()
+        lock(&self.0.usages).latest.iter().map(|(server, usage)| (server.clone(), *usage)).collect()
     }
 
     /// How often the Engine was asked since the kernel's files could not be read.
@@ -168,9 +187,21 @@ impl Stats {
     /// never asked for are gone: the latest wins.
     pub fn take_fresh(&self) -> Option<(ServerId, Usage)> {
         let mut usages = lock(&self.0.usages);
-        let (server, latest) = usages.iter_mut().find(|(_, latest)| !latest.told)?;
-        latest.told = true;
-        Some((server.clone(), latest.usage))
+        let server = usages.untold.pop_first()?;
+        let usage = *usages.latest.get(&server)?;
+        Some((server, usage))
+    }
+
+    /// Takes what was measured of those that still run.
+    fn keep(&self, found: impl IntoIterator<Item = (ServerId, Arc<Target>, Usage)>) {
+        let targets = lock(&self.0.targets);
+        let mut usages = lock(&self.0.usages);
+        for (server, target, usage) in found {
+            if targets.by_server.get(&server) == Some(&target) {
+                usages.latest.insert(server.clone(), usage);
+                usages.untold.insert(server);
+            }
+        }
     }
 
     fn wake(&self) {
@@ -192,11 +223,8 @@ impl Sampler {
         let mut next = Instant::now();
         let mut next_beat = Instant::now() + rhythm.every;
         loop {
-            let idle = {
-                let targets = lock(&self.stats.0.targets);
-                self.known.retain(|server, known| targets.get(server) == Some(&known.target));
-                targets.is_empty()
-            };
+            self.look();
+            let idle = self.known.is_empty();
             let sweep_timer = if idle { never() } else { at(next) };
             select! {
                 recv(stop_rx) -> _ => return,
@@ -233,62 +261,71 @@ impl Sampler {
         }
     }
 
+    /// Takes up who runs now, and lets go of what is open of those that do not any more.
+    fn look(&mut self) {
+        let targets = lock(&self.stats.0.targets);
+        if targets.version == self.version {
+            return;
+        }
+        self.version = targets.version;
+        let mut before: HashMap<ServerId, Known> =
+            self.known.drain(..).map(|known| (known.server.clone(), known)).collect();
+        let misses = if self.mounts.is_empty() { MISSES } else { 0 };
+        self.known.extend(targets.by_server.iter().map(|(server, target)| {
+            let same = before.remove(server).filter(|known| known.target == *target);
+            same.unwrap_or_else(|| Known {
+                server: server.clone(),
+                target: target.clone(),
+                group: None,
+                traffic: net::file(&self.proc, target.pid),
+                misses,
+                before: None,
+            })
+        }));
+    }
+
     /// Measures what it can read, and gives whose files it could not.
     fn sweep(&mut self) -> Vec<(ServerId, Arc<Target>)> {
-        // Cloned, so that the loop never waits for a sweep.
-        let targets = lock(&self.stats.0.targets).clone();
-        let spare = self.descriptors.saturating_sub(RESERVE + RESERVE_EACH * targets.len());
+        self.look();
+        let spare = self.descriptors.saturating_sub(RESERVE + RESERVE_EACH * self.known.len());
         let mut unread = Vec::new();
-        for (at, (server, target)) in targets.into_iter().enumerate() {
+        for (at, known) in self.known.iter_mut().enumerate() {
             // With too many servers the files of the last ones are opened each time.
             let keep = (at + 1) * (FILES + 1) <= spare;
-            match self.measure(&server, &target, keep) {
-                Ok(usage) => self.keep(server, &target, usage),
+            let (server, target) = (known.server.clone(), known.target.clone());
+            match known.measure(&self.mounts, &mut self.buffer, keep) {
+                Ok(usage) => self.found.push((server, target, usage)),
                 Err(Unread { for_good: true }) => unread.push((server, target)),
                 Err(Unread { for_good: false }) => {}
             }
         }
+        self.stats.keep(self.found.drain(..));
         unread
-    }
-
-    fn keep(&self, server: ServerId, target: &Arc<Target>, usage: Usage) {
-        // It may have stopped meanwhile.
-        if lock(&self.stats.0.targets).get(&server) == Some(target) {
-            lock(&self.stats.0.usages).insert(server, Latest { usage, told: false });
-        }
     }
 
     fn ask_engine(&mut self, unread: Vec<(ServerId, Arc<Target>)>, stop_rx: &Receiver<()>) {
         let (usages, asked) = self.engine.round(unread, stop_rx);
         self.stats.0.engine_calls.fetch_add(asked as u64, Ordering::Relaxed);
-        for (server, target, usage) in usages {
-            self.keep(server, &target, usage);
-        }
+        self.stats.keep(usages);
     }
+}
 
-    fn measure(&mut self, server: &ServerId, target: &Arc<Target>, keep: bool) -> Result<Usage, Unread> {
-        if self.known.get(server).is_none_or(|known| known.target != *target) {
-            let misses = if self.mounts.is_empty() { MISSES } else { 0 };
-            let traffic = net::file(&self.proc, target.pid);
-            let known = Known { target: target.clone(), group: None, traffic, misses, before: None };
-            self.known.insert(server.clone(), known);
-        }
-        let Sampler { known, mounts, buffer, .. } = self;
-        let Some(known) = known.get_mut(server) else { return Err(Unread { for_good: false }) };
-        if known.misses >= MISSES {
+impl Known {
+    fn measure(&mut self, mounts: &Mounts, buffer: &mut Vec<u8>, keep: bool) -> Result<Usage, Unread> {
+        if self.misses >= MISSES {
             return Err(Unread { for_good: true });
         }
-        if known.group.is_none() {
-            known.group = mounts.group(target.pid, &target.container);
+        if self.group.is_none() {
+            self.group = mounts.group(self.target.pid, &self.target.container);
         }
-        let Some(counters) = known.group.as_mut().and_then(|group| group.read(buffer, keep).ok()) else {
-            known.misses += 1;
-            return Err(Unread { for_good: known.misses >= MISSES });
+        let Some(counters) = self.group.as_mut().and_then(|group| group.read(buffer, keep).ok()) else {
+            self.misses += 1;
+            return Err(Unread { for_good: self.misses >= MISSES });
         };
-        known.misses = 0;
+        self.misses = 0;
         let now = Instant::now();
-        let traffic = net::read(&mut known.traffic, buffer, keep).unwrap_or_default();
-        let cpu = known.before.replace((now, counters.cpu_ns)).map_or(0.0, |(then, cpu_ns)| {
+        let traffic = net::read(&mut self.traffic, buffer, keep).unwrap_or_default();
+        let cpu = self.before.replace((now, counters.cpu_ns)).map_or(0.0, |(then, cpu_ns)| {
             let wall = now.saturating_duration_since(then).as_nanos().max(1) as f64;
             counters.cpu_ns.saturating_sub(cpu_ns) as f64 / wall * 100.0
         });
