@@ -14,8 +14,9 @@ use super::error::Error;
 use super::lines::{Line, Lines};
 use super::time::unix_seconds;
 
-/// Bytes read at once. Five hundred followers hold five hundred of these.
-const READ: usize = 4 * 1024;
+/// Bytes read at once, at least while little comes: five hundred followers hold five hundred of these.
+const LEAST_READ: usize = 512;
+const MOST_READ: usize = 16 * 1024;
 
 /// Which lines are wanted.
 #[derive(Clone, Debug, Default)]
@@ -55,7 +56,7 @@ impl Client {
             closer.limit_reads(READ_LIMIT);
         }
         let reader = response.into_body().into_reader();
-        Ok(LogStream { reader, lines: Lines::new(tty), buffer: vec![0; READ].into(), closer: closer.clone() })
+        Ok(LogStream { reader, lines: Lines::new(tty), buffer: vec![0; LEAST_READ], closer: closer.clone() })
     }
 }
 
@@ -63,7 +64,7 @@ impl Client {
 pub struct LogStream {
     reader: BodyReader<'static>,
     lines: Lines,
-    buffer: Box<[u8]>,
+    buffer: Vec<u8>,
     closer: Closer,
 }
 
@@ -89,6 +90,11 @@ impl LogStream {
             return Ok(false);
         }
         self.lines.push(&self.buffer[..count], &mut out)?;
+        if count == self.buffer.len() && count < MOST_READ {
+            self.buffer = vec![0; 2 * count];
+        } else if count < LEAST_READ / 2 && self.buffer.len() > LEAST_READ {
+            self.buffer = vec![0; LEAST_READ];
+        }
         Ok(true)
     }
 }

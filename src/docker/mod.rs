@@ -15,9 +15,11 @@
 //! | [`attach`] | a container's input |
 //! | [`stats`] | what a container uses, by the Engine's own count |
 //! | `http`, `call` | the pool and the version; one request, its bounds, and whether it may be repeated |
-//! | `transport`, `stream`, `dial`, `tls` | HTTP over our sockets; bytes with a deadline; opening them |
+//! | `transport`, `buffers`, `stream` | HTTP over our sockets; what it is read and written through; bytes with a deadline |
+//! | `dial`, `tls` | opening them |
 //! | `closer`, `json_lines`, `time` | ending what blocks; objects of a stream; RFC 3339 |
 
+mod buffers;
 mod call;
 mod closer;
 mod dial;

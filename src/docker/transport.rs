@@ -11,11 +11,10 @@ use std::time::{Duration, Instant};
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
-};
+use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 use ureq::{Agent, Error};
 
+use super::buffers::StreamBuffers;
 use super::closer::Closer;
 use super::dial::Dialer;
 use super::stream::Stream;
@@ -26,9 +25,8 @@ pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const MAX_IDLE: usize = 8;
 /// Seconds an unused connection is kept. A longer time only raises the chance of finding it broken.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(30);
-/// Bytes read at once, and the most that an answer's head may have. Every connection holds its two buffers as long as it
-/// lives, and 500 log followers hold 500.
-const INPUT: usize = 8 * 1024;
+/// Bytes read at once, and the most that an answer's head may have.
+const INPUT: usize = 16 * 1024;
 /// Bytes written at once, and the most that one line of a request's head may have.
 const OUTPUT: usize = 4 * 1024;
 /// The same for a pull, which carries a registry's token in one line.
@@ -86,7 +84,7 @@ impl Connector for Connect {
         let dialed = self.dialer.dial(limit.min(CONNECT_LIMIT), watch);
         let stream = dialed.map_err(|e| Error::Other(Box::new(DialError(e))))?;
         let config = details.config;
-        let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
+        let buffers = StreamBuffers::new(config.input_buffer_size(), config.output_buffer_size());
         Ok(Some(Wire { stream, buffers }))
     }
 }
@@ -106,7 +104,7 @@ impl std::error::Error for DialError {}
 
 struct Wire {
     stream: Stream,
-    buffers: LazyBuffers,
+    buffers: StreamBuffers,
 }
 
 impl Wire {
@@ -125,6 +123,7 @@ impl Transport for Wire {
         self.obey(&timeout);
         let output = &self.buffers.output()[..amount];
         let sent = self.stream.write_all(output).and_then(|()| self.stream.flush());
+        self.buffers.output_sent();
         sent.map_err(|e| timed_out_or(e, &timeout))
     }
 

@@ -16,7 +16,7 @@ use super::consoles::{Run, Shared, now_ns};
 use super::cursor::{Cursor, Resume};
 use super::patterns::Patterns;
 use super::ring::Chunk;
-use crate::docker::{Closer, ContainerId, Error, LogQuery, Output};
+use crate::docker::{Closer, Container, ContainerId, Error, LogQuery, Output};
 use crate::protocol::ServerId;
 use crate::protocol::console::Stream;
 
@@ -134,8 +134,7 @@ impl Follower {
     }
 
     fn read(&mut self, order: &Order) -> Result<End, Error> {
-        let client = &self.shared.client;
-        let found = client.inspect(&order.run.container)?;
+        let found = self.inspect(order)?;
         // While it runs, the last end is that of the run before.
         let begun = match (found.state.running, found.state.started_ns) {
             (true, _) => found.state.finished_ns.unwrap_or(0),
@@ -158,17 +157,17 @@ impl Follower {
         if !found.state.running {
             return Ok(End::Over);
         }
-        let found = self.shared.client.inspect(&order.run.container)?;
+        let found = self.inspect(order)?;
         Ok(if found.state.running { End::Broken } else { End::Died })
     }
 
     /// Reads the last lines, or all, and what follows, to the stream's end. False when the last lines did not reach back
     /// to what was read before: then none of them was taken.
     fn follow(&mut self, order: &Order, from: &mut From, tail: Option<u32>) -> Result<bool, Error> {
-        let client = &self.shared.client;
         // A time beside it would hide whether the lines before it are there.
         let query = LogQuery { follow: true, since_ns: from.since_ns.filter(|_| tail.is_none()), tail };
-        let mut log = client.logs(&order.run.container, from.tty, &query, &order.closer)?;
+        let (client, container, tty) = (&self.shared.client, &order.run.container, from.tty);
+        let mut log = aside(|| client.logs(container, tty, &query, &order.closer))?;
         let mut resume = Resume::after(from.cursor);
         let since_ns = from.since_ns.unwrap_or(0);
         // Not known before the first line.
@@ -210,6 +209,10 @@ impl Follower {
         }
     }
 
+    fn inspect(&self, order: &Order) -> Result<Container, Error> {
+        aside(|| self.shared.client.inspect(&order.run.container))
+    }
+
     fn save(&mut self) {
         self.saved_at = Instant::now();
         let Some((container, cursor)) = self.shared.settled(&self.server) else { return };
@@ -217,6 +220,20 @@ impl Follower {
             log::warn!("{}: where its output was read to cannot be stored: {error}", self.server);
         }
     }
+}
+
+/// Calls the Engine on a thread that lives as long as the call: it takes some 20 KiB of stack, which would stay in memory
+/// for as long as a follower only reads, for 500 of them.
+fn aside<T: Send>(call: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+    thread::scope(|scope| {
+        let builder = thread::Builder::new().name("con-call".into()).stack_size(STACK);
+        let called = builder.spawn_scoped(scope, call).map(|thread| thread.join());
+        match called {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(error) => Err(Error::Unavailable(format!("no thread to call it with: {error}"))),
+        }
+    })
 }
 
 /// The container is gone, or its log driver lets nobody read.
