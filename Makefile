@@ -7,10 +7,10 @@ BUILT = $(abspath $(or $(CARGO_TARGET_DIR),target))/$(TARGET)/release
 export CC_$(subst -,_,$(TARGET)) ?= $(shell command -v musl-gcc || echo cc)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build agent panel target check test bench clean
+.PHONY: help run build agent panel target check test test-all bench clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-7s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-8s %s\n", $$1, $$2 }'
 
 run: ## a Panel, an Agent and one demo game server on this machine; Ctrl-C ends them
 	@tests/support/with-engine.sh tests/support/run.sh
@@ -37,6 +37,10 @@ check: ## formatting, lints and documentation, each without a warning
 
 test: ## every test, against a real Docker Engine
 	@tests/support/with-engine.sh cargo test --locked --no-fail-fast
+
+test-all: test agent ## the same, then what takes minutes, against the Agent as it ships
+	@LONGSHORE_AGENT=$(BUILT)/longshore-agent tests/support/with-engine.sh \
+	  cargo test --locked --profile bench --test load -- --test-threads=1 --nocapture
 
 bench: agent ## the Agent as it ships, measured against the bare Engine API
 	@LONGSHORE_AGENT=$(BUILT)/longshore-agent tests/support/with-engine.sh cargo bench --locked --quiet --bench agent

@@ -199,6 +199,11 @@ impl AgentProcess {
         self.status("VmRSS:")
     }
 
+    /// The most it ever was.
+    pub fn peak_resident_kib(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
     pub fn threads(&self) -> u64 {
         self.status("Threads:")
     }

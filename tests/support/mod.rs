@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 mod agent_process;
+pub mod cost;
 mod engine;
 mod engine_proxy;
 mod fake_panel;

@@ -1,0 +1,101 @@
+//! A Panel that stops reading while a server prints more than goes out.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::rig::*;
+use crate::support::*;
+
+/// More than `LOG_RATE`, and less than the Engine can be read at.
+const RATE: usize = 4_000_000;
+
+fn milliseconds(line: &str) -> u64 {
+    let words: Vec<&str> = line.rsplit(' ').collect();
+    words.get(1).and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("no time in {line:?}"))
+}
+
+/// A stalled Panel, and what its connection had until it was read again or had ended.
+fn under_a_stream(
+    seconds: u64,
+    act: impl FnOnce(&FakePanel, &AgentProcess, Connection) -> (Connection, Account),
+) {
+    let panel = FakePanel::start();
+    let agent = AgentProcess::start_with(&panel, engine(), &[("LOG_LEVEL", "info")]);
+    let link = panel.accept();
+    started(&link, "s", demo(json!({})));
+    link.must("send_server_command", "s", json!({"command": format!("stream {RATE} {seconds}")}));
+    wait_line(&link, 0, SOON, "s", "stream 000000001 ");
+    let begun = Instant::now();
+    let (link, mut account) = act(&panel, &agent, link);
+    let last = wait_line(&link, 0, FLOOD_LIMIT, "s", "a print took at most");
+    let mut first = None;
+    account.take(&link.seen(), "s", |seq, line| {
+        if let Some(number) = line.strip_prefix("stream 0").and_then(|rest| rest.split(' ').next()) {
+            let number: u64 = number.parse().expect("a number");
+            let before = *first.get_or_insert(seq - number);
+            assert_eq!(seq - number, before, "a line that was dropped was not told");
+        }
+    });
+    account.assert_complete();
+    let (peak, longest) = (agent.peak_resident_kib(), milliseconds(&last.line.text));
+    println!(
+        "stalled under {} MB/s, over after {:.0?}: {} lines came, {} were told as lost; a print of the server took at most \
+         {longest} ms; the Agent's memory at most {peak} KiB",
+        RATE / 1_000_000,
+        begun.elapsed(),
+        account.lines,
+        account.lost_lines
+    );
+    assert!(account.lost_lines > 0);
+    assert!(longest < 1000, "the server was held up for {longest} ms");
+    assert!(peak < MEMORY, "{peak} KiB");
+}
+
+#[test]
+fn for_thirty_seconds_the_link_holds_and_control_comes_first() {
+    under_a_stream(40, |_, _, link| {
+        link.stop_reading();
+        let mark = link.mark();
+        // The time is what is tested.
+        thread::sleep(Duration::from_secs(30));
+        let id = link.command("get_status", "s", json!({}));
+        link.legacy("nonsense", json!({}));
+        let resumed = humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string();
+        link.resume_reading();
+        link.wait_from(mark, SOON, "answer of the same link", |seen| match seen {
+            Seen::Json(message) if message["id"] == id.as_str() => {
+                assert_eq!(message["success"], true, "{message}");
+                Some(())
+            }
+            // What was on its way when the Panel stopped comes before, and nothing that was made later.
+            Seen::Json(message) if message["event"] == "server_log" => {
+                let made = message["timestamp"].as_str().expect("a time");
+                assert!(
+                    made < resumed.as_str(),
+                    "output of {made} came before the answer, read again at {resumed}"
+                );
+                None
+            }
+            _ => None,
+        });
+        assert!(!link.has_ended());
+        (link, Account::default())
+    });
+}
+
+#[test]
+fn for_ninety_seconds_it_is_dropped_and_made_again() {
+    under_a_stream(100, |panel, _, link| {
+        link.stop_reading();
+        let begun = Instant::now();
+        let second = panel.accept_within(Duration::from_secs(90)).expect("another connection is made");
+        println!("a Panel that read nothing was left after {:.0?}", begun.elapsed());
+        assert!(begun.elapsed() > Duration::from_secs(40), "that was too soon");
+        second.must("get_status", "s", json!({}));
+        let mut account = Account::default();
+        account.take(&link.cut(), "s", |_, _| {});
+        (second, account)
+    });
+}
