@@ -5,6 +5,8 @@
 mod support;
 
 mod actions;
+mod attacker;
+mod kernel;
 mod limits;
 mod order;
 mod paths;

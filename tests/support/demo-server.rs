@@ -35,6 +35,7 @@ commands:
   work <percent> <s> keep so much of a core busy for s seconds
   alloc <MiB>        take memory and keep it
   probe              tell what the container allows
+  swap <names>       swap each name and <name>.link for ever, as fast as it goes
   noread             never read the console again
   ignore-term        ignore SIGTERM and SIGINT from now on
   crash [code]       exit at once without saving (default 1)
@@ -175,6 +176,10 @@ impl Game {
             // Written over, not only reserved, so that the kernel counts it.
             "alloc" => self.hoard.push(vec![1; amount << 20]),
             "probe" => self.probe(),
+            "swap" => {
+                let names: Vec<String> = rest.split_whitespace().map(str::to_owned).collect();
+                spawn("swap", move || swap(&names));
+            }
             // The console thread has already stopped reading.
             "noread" => print("The console is not read any more"),
             "ignore-term" => {
@@ -223,6 +228,16 @@ impl Game {
             Ok(()) => print(&format!("World saved at tick {}", self.ticks)),
             Err(error) => complain(&format!("World not saved: {error}")),
         }
+    }
+}
+
+/// Swaps names and links to elsewhere, so that whoever looks twice finds two different things. Ends with the program.
+fn swap(names: &[String]) {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    print(&format!("swapping {}", names.join(" ")));
+    for name in names.iter().cycle() {
+        // Somebody else may have moved it for now.
+        let _ = renameat_with(CWD, name, CWD, format!("{name}.link"), RenameFlags::EXCHANGE);
     }
 }
 
