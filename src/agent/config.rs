@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ pub const KEYS: &[Key] = &[
         None,
         "systemd's; its file `secret` is taken when neither AGENT_SECRET nor AGENT_SECRET_FILE is set",
     ),
-    key("HEALTH_ADDR", None, "where /health listens; 127.0.0.1:8081 when not set"),
+    key("HEALTH_ADDR", None, "where /health, /metrics and /api listen; 127.0.0.1:8081 when not set"),
     key("HEALTH_PORT", None, "the same as HEALTH_ADDR=127.0.0.1:PORT"),
     key("DATA_DIR", Some("/var/lib/longshore"), "servers' files and the Agent's own state"),
     key("DOCKER_HOST", None, "unix:///path or tcp://host:port; looked for in the usual places when not set"),
@@ -83,6 +83,9 @@ pub const KEYS: &[Key] = &[
     key("PID_FILE", None, "where to write the process id, for init systems that want it"),
     key("READY_FD", None, "descriptor to write a newline to once the Agent works (s6, dinit); also -d N"),
 ];
+
+/// Fewest bytes of a secret that others than this machine's users may try to guess.
+pub const LEAST_SECRET_BEYOND_LOOPBACK: usize = 32;
 
 /// The Engine takes no user or group beyond it.
 const MAX_USER_ID: u32 = i32::MAX as u32;
@@ -141,7 +144,9 @@ pub struct Config {
 impl Config {
     /// Checks everything; the first fault is told.
     pub fn from_settings(settings: &Settings) -> Result<Config, BadSetting> {
-        Config::with_secret(settings, secret(settings)?)
+        let config = Config::with_secret(settings, secret(settings)?)?;
+        check_strength(&config.secret, config.health_addr)?;
+        Ok(config)
     }
 
     /// The same, with a secret from elsewhere.
@@ -255,6 +260,24 @@ pub fn secret(settings: &Settings) -> Result<SecretSource, BadSetting> {
     Ok(source)
 }
 
+/// A secret that can be guessed must not be within everybody's reach.
+fn check_strength(secret: &SecretSource, health_addr: SocketAddr) -> Result<(), BadSetting> {
+    let strong = secret.read()?.expose().len() >= LEAST_SECRET_BEYOND_LOOPBACK;
+    if strong || is_loopback(health_addr) {
+        return Ok(());
+    }
+    let key = if matches!(secret, SecretSource::Value(_)) { "AGENT_SECRET" } else { "AGENT_SECRET_FILE" };
+    let expected = format_args!(
+        "expected a secret of at least {LEAST_SECRET_BEYOND_LOOPBACK} characters, since HEALTH_ADDR is beyond loopback"
+    );
+    Err(BadSetting::bare(key, expected))
+}
+
+/// Whether only this machine can reach it.
+pub fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
 fn panel_url(settings: &Settings, insecure: bool) -> Result<WsUrl, BadSetting> {
     let text = settings
         .get("PANEL_URL")
@@ -322,11 +345,7 @@ fn health_addr(settings: &Settings, insecure: bool) -> Result<SocketAddr, BadSet
         if key == "HEALTH_ADDR" { "an address such as 127.0.0.1:8081" } else { "a port, 0 to 65535" };
     let addr: SocketAddr =
         addr.ok_or_else(|| BadSetting::new(key, text, format_args!("expected {expected}")))?;
-    let loopback = match addr.ip() {
-        IpAddr::V4(ip) => ip.is_loopback(),
-        IpAddr::V6(ip) => ip.to_canonical().is_loopback(),
-    };
-    if !loopback && !insecure {
+    if !is_loopback(addr) && !insecure {
         return Err(BadSetting::new(key, text, "beyond loopback it needs ALLOW_INSECURE=1"));
     }
     Ok(addr)

@@ -1,5 +1,5 @@
-//! `GET /health`: whether this node works, from a snapshot that the agent loop keeps, so that it is answered even
-//! while every worker is busy. Runs on the gate's threads.
+//! Whether this node works, for `/health` and `/api/status`: from a snapshot that the agent loop keeps, so that they are
+//! answered even while every worker is busy. Runs on the gate's threads.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
@@ -7,8 +7,7 @@ use std::time::{Instant, SystemTime};
 use serde::Serialize;
 
 use super::system::Sample;
-use crate::gate::{Request, Response};
-use crate::link::Secret;
+use crate::gate::Response;
 use crate::protocol::outcome::ServerCount;
 
 /// The snapshot. Behind a lock since the loop writes it and the gate's threads read it, for microseconds each.
@@ -28,7 +27,7 @@ struct State {
     servers: ServerCount,
 }
 
-/// The body of an answer. Percentages under `system`, seconds in `uptime`.
+/// The body of an answer to `/health`. Percentages under `system`, seconds in `uptime`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Health<'a> {
@@ -44,6 +43,19 @@ struct Health<'a> {
     docker: Docker<'a>,
     system: System,
     servers: ServerCount,
+}
+
+/// The body of an answer to `/api/status`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Standing<'a> {
+    online: bool,
+    version: &'static str,
+    /// Seconds.
+    uptime: u64,
+    server_count: usize,
+    node_id: &'a str,
+    connected: bool,
 }
 
 #[derive(Serialize)]
@@ -92,15 +104,9 @@ impl Board {
         state.servers = servers;
     }
 
-    /// Answers a request. Everything is told on this machine and to whoever knows the secret, only the status to
-    /// others: versions and counts help an attacker more than a load balancer.
-    pub fn answer(&self, request: &Request, secret: &dyn Fn() -> Option<Secret>) -> Response {
-        if request.path() != "/health" {
-            return Response::not_found();
-        }
-        if !matches!(request.method(), "GET" | "HEAD") {
-            return Response::method_not_allowed("GET, HEAD");
-        }
+    /// `/health`. With `whole` everything is told, else only the status: versions and counts help an attacker more than a
+    /// load balancer.
+    pub fn health(&self, whole: bool) -> Response {
         let state = self.state().clone();
         let status = match (state.connected, state.docker.is_some()) {
             (true, true) => "healthy",
@@ -108,7 +114,7 @@ impl Board {
             _ => "degraded",
         };
         let code = if status == "healthy" { 200 } else { 503 };
-        if refuse(request, secret).is_some() {
+        if !whole {
             return Response::json(code, format!("{{\"status\":\"{status}\"}}"));
         }
         let (version, api_version) = match &state.docker {
@@ -130,29 +136,18 @@ impl Board {
         // Texts and numbers under fixed names: there is nothing in it that could not be written.
         Response::json(code, serde_json::to_string(&health).unwrap_or_default())
     }
-}
 
-/// The answer to who may not know: details are for this machine, by a name that is its own, and for whoever bears the
-/// secret.
-pub(super) fn refuse(request: &Request, secret: &dyn Fn() -> Option<Secret>) -> Option<Response> {
-    let own_host = request.head().has_own_host();
-    match request.is_local() {
-        true if own_host => None,
-        _ if is_authorized(request, secret) => None,
-        true => Some(Response::text(421, "ask by address or as localhost, or with the node's secret\n")),
-        false => {
-            let refusal = Response::text(401, "the node's secret is required\n");
-            Some(refusal.with("WWW-Authenticate", "Bearer"))
-        }
-    }
-}
-
-/// `Authorization: Bearer` or `X-API-Key`, compared in constant time.
-fn is_authorized(request: &Request, secret: &dyn Fn() -> Option<Secret>) -> bool {
-    let bearer = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
-    let given = bearer.or_else(|| request.header("x-api-key"));
-    match (given, secret()) {
-        (Some(given), Some(secret)) => secret.matches(given.trim().as_bytes()),
-        _ => false,
+    /// `/api/status`.
+    pub fn status(&self) -> Response {
+        let state = self.state().clone();
+        let standing = Standing {
+            online: true,
+            version: env!("CARGO_PKG_VERSION"),
+            uptime: self.started.elapsed().as_secs(),
+            server_count: state.servers.total,
+            node_id: &self.node,
+            connected: state.connected,
+        };
+        Response::json(200, serde_json::to_string(&standing).unwrap_or_default())
     }
 }

@@ -10,10 +10,8 @@ use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::health;
 use super::voice::AgentOutbox;
-use crate::gate::{Request, Response};
-use crate::link::Secret;
+use crate::gate::Response;
 use crate::protocol::{Code, ServerId};
 use crate::server::Consoles;
 use crate::server::stats::{DiskUse, Disks, Stats, Usage};
@@ -26,11 +24,12 @@ const BUCKETS: [f64; 7] = [0.01, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0];
 /// Ticks a second in /proc/<pid>/stat: what user space is shown on every architecture that Rust has a musl target for.
 const USER_HZ: f64 = 100.0;
 
-/// What the loop counts. Behind a lock, since the gate's threads read it, for microseconds, when they are asked.
+/// What the loop counts, and the API what it refuses. Behind a lock, since the gate's threads read it, for microseconds,
+/// when they are asked.
 #[derive(Clone, Debug, Default)]
 pub struct Counters(Arc<Mutex<Tally>>);
 
-/// Plain integers; only the agent loop changes them.
+/// Plain integers.
 #[derive(Debug, Default)]
 pub struct Tally {
     pub link_up: bool,
@@ -120,14 +119,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Everything on this machine and to whoever bears the secret; nothing to others.
-    pub fn answer(&self, request: &Request, secret: &dyn Fn() -> Option<Secret>) -> Response {
-        if !matches!(request.method(), "GET" | "HEAD") {
-            return Response::method_not_allowed("GET, HEAD");
-        }
-        if let Some(refusal) = health::refuse(request, secret) {
-            return refusal;
-        }
+    /// The whole page; who may see it is asked before.
+    pub fn page(&self) -> Response {
         Response::bytes(200, "text/plain; version=0.0.4; charset=utf-8", self.render().into_bytes())
     }
 

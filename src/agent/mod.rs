@@ -3,6 +3,7 @@
 //! ```text
 //! panel-read --> Event::Panel -----------.
 //! docker-events -> Event::Engine --------+--> core (one select!) --> orders --> worker-N, slow-N
+//! http-N ------> Event::Http ------------|      |                                   |
 //! signals, stats, dials,     link ends --'      |    ^                              |
 //!                                               |    '------- Event::JobDone -------'
 //!                                               '--> voice --> outbox --> panel-write
@@ -59,6 +60,11 @@ pub mod heartbeat;
 
 pub mod system;
 
+pub mod api;
+
+pub mod access;
+pub mod guesses;
+
 pub mod health;
 
 pub mod metrics;
@@ -83,6 +89,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
@@ -91,7 +98,7 @@ use self::config::Config;
 use self::core::{Core, Server};
 use self::event::Event;
 use crate::docker::{Client, Endpoint};
-use crate::gate::{self, Gate};
+use crate::gate::Gate;
 use crate::link::{Dialer, Outbox, Source, outbox};
 use crate::protocol::Decoder;
 use crate::protocol::spec::Rules;
@@ -172,10 +179,11 @@ pub fn run(config: Config) -> Result<(), Failed> {
 
     let board = Arc::new(health::Board::new(config.node_id.as_str()));
     let counters = metrics::Counters::default();
-    let gate = {
-        let (board, secret) = (board.clone(), config.secret.clone());
-        let gate = gate::Config { directory: Some(config.data_dir.clone()), ..gate::Config::default() };
-        let metrics = metrics::Metrics {
+    let decoder = Decoder::new(config.node_id.clone(), Rules::default());
+    let api = api::Api {
+        access: access::Access::new(config.secret.clone(), config.health_addr),
+        board: board.clone(),
+        metrics: metrics::Metrics {
             node: config.node_id.to_string(),
             started: Instant::now(),
             counters: counters.clone(),
@@ -183,13 +191,20 @@ pub fn run(config: Config) -> Result<(), Failed> {
             stats: stats.clone(),
             disks: disks.clone(),
             consoles: consoles.clone(),
-        };
-        let answer = move |request: gate::Request| match request.path() {
-            "/metrics" => metrics.answer(&request, &|| secret.read().ok()),
-            _ => board.answer(&request, &|| secret.read().ok()),
-        };
-        Gate::start(listener, gate, answer).map_err(|e| Failed::new("health listener", e))?
+        },
+        counters: counters.clone(),
+        decoder: decoder.clone(),
+        events_tx: events_tx.clone(),
+        in_work: AtomicUsize::new(0),
     };
+    let gate = Gate::start(listener, api::Api::gate(config.data_dir.clone()), api)
+        .map_err(|e| Failed::new("HTTP listener", e))?;
+    if !config::is_loopback(gate.address()) {
+        log::warn!(
+            "HEALTH_ADDR {}: commands and the secret travel in clear; put a proxy with TLS in front",
+            gate.address()
+        );
+    }
     log::info!(
         "longshore-agent {} as node {}, health at http://{}/health",
         crate::version::VERSION,
@@ -249,7 +264,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
         link: panel_link::PanelLink::new(
             dialer,
             config.secret.clone(),
-            Decoder::new(config.node_id.clone(), Rules::default()),
+            decoder,
             outbox.clone(),
             panel_tx,
             events_tx.clone(),

@@ -47,6 +47,12 @@ impl Request {
         &self.body
     }
 
+    /// The body, which from now on is empty here. It stays counted against [`Config::body_bytes`](super::Config::body_bytes)
+    /// until the request is dropped, so that what is made of it can be bounded too.
+    pub fn take_body(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.body)
+    }
+
     /// The body, no longer counted against [`Config::body_bytes`](super::Config::body_bytes).
     pub fn into_body(self) -> Vec<u8> {
         self.body

@@ -70,7 +70,7 @@ impl Decoder {
 
     /// Reads one text frame of the link. The outer error is for the reader, the inner one for the Panel.
     pub fn message(&self, text: &str) -> Result<Result<Incoming, Rejected>, Skip> {
-        let head = Head::read(text)?;
+        let head = Head::read(text, MAX_IN)?;
         let kind = head.kind.and_then(json::text).unwrap_or_default();
         match kind.as_ref() {
             "command" | "hello" | "ping" | "pong" => Ok(unified::decode(self, &kind, &head)),
@@ -78,8 +78,8 @@ impl Decoder {
         }
     }
 
-    /// Reads the body of `POST /api/command`. The outer error is answered with status 400 by [`http::encode_error`], the
-    /// inner one like any outcome.
+    /// Reads the body of `POST /api/command`, at most [`MAX_HTTP_IN`](super::MAX_HTTP_IN). The outer error is answered with status 400 by
+    /// [`http::encode_error`], the inner one like any outcome.
     pub fn http(&self, body: &[u8]) -> Result<Result<Command, Rejected>, Skip> {
         http::decode(self, body)
     }
@@ -89,7 +89,7 @@ impl fmt::Display for Skip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Skip::Binary => f.write_str("binary frame"),
-            Skip::TooLarge => f.write_str("larger than 16 MiB"),
+            Skip::TooLarge => f.write_str("too large"),
             Skip::TooDeep => f.write_str("nested deeper than 64 levels"),
             Skip::NotJson => f.write_str("not JSON"),
             Skip::NotAnObject => f.write_str("not a JSON object"),
@@ -135,8 +135,8 @@ enum Name {
 }
 
 impl<'a> Head<'a> {
-    pub fn read(text: &'a str) -> Result<Head<'a>, Skip> {
-        if text.len() > MAX_IN {
+    pub fn read(text: &'a str, most: usize) -> Result<Head<'a>, Skip> {
+        if text.len() > most {
             return Err(Skip::TooLarge);
         }
         json::measure(text.as_bytes()).map_err(|TooDeep| Skip::TooDeep)?;

@@ -9,11 +9,11 @@ use super::command::{Command, Envelope};
 use super::decode::{Decoder, Head, Rejected, Skip};
 use super::outcome::Outcome;
 use super::wire::{Data, message, text};
-use super::{Code, json};
+use super::{Code, MAX_HTTP_IN, json};
 
 /// Reads the body of `POST /api/command`: `{action, serverId, payload, id?}` or the older `{action, data}`.
 pub(super) fn decode(decoder: &Decoder, body: &[u8]) -> Result<Result<Command, Rejected>, Skip> {
-    let head = Head::read(std::str::from_utf8(body).map_err(|_| Skip::NotJson)?)?;
+    let head = Head::read(std::str::from_utf8(body).map_err(|_| Skip::NotJson)?, MAX_HTTP_IN)?;
     let name = head.action.and_then(json::text).ok_or(Skip::NoAction)?;
     let id = match Head::id(head.id, "id") {
         Ok(id) => id,

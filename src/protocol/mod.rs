@@ -43,8 +43,12 @@ pub use outcome::{Outcome, Reply};
 pub use spec::Spec;
 pub use status::{Reason, Status};
 
-/// Largest message that is read, in bytes.
+/// Largest message of a link that is read, in bytes.
 pub const MAX_IN: usize = 16 << 20;
+
+/// Largest body of a command over HTTP, in bytes: an upload of 16 MiB in base64, with room for writers that escape
+/// each `/` of it.
+pub const MAX_HTTP_IN: usize = 24 << 20;
 
 /// Largest message that an Agent writes to a link, in bytes. Lists that would pass it are shortened and say so.
 pub const MAX_OUT: usize = 2 << 20;

@@ -19,7 +19,7 @@ use super::decode::{Head, Skip};
 use super::event::KnownServer;
 use super::file::{FileAction, SearchKind};
 use super::wire::{Timestamp, text};
-use super::{NodeId, ServerId, Spec, Status, json};
+use super::{MAX_IN, NodeId, ServerId, Spec, Status, json};
 
 /// What an Agent sends.
 #[derive(Clone, Debug)]
@@ -124,7 +124,7 @@ pub struct LegacyError {
 
 /// Reads one text frame from an Agent.
 pub fn decode(message: &str) -> Result<FromAgent, Skip> {
-    let head = Head::read(message)?;
+    let head = Head::read(message, MAX_IN)?;
     let kind = head.kind.and_then(json::text).unwrap_or_default();
     let data = |kind| head.data.ok_or(Skip::Malformed(kind));
     let message_id = || head.message_id.and_then(json::text).map(|id| id.into_owned());
