@@ -7,7 +7,7 @@ BUILT = $(abspath $(or $(CARGO_TARGET_DIR),target))/$(TARGET)/release
 export CC_$(subst -,_,$(TARGET)) ?= $(shell command -v musl-gcc || echo cc)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build agent panel target check test test-all bench clean
+.PHONY: help run build agent panel target check test test-all bench fuzz clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -44,6 +44,10 @@ test-all: test agent ## the same, then what takes minutes, against the Agent as 
 
 bench: agent ## the Agent as it ships, measured against the bare Engine API
 	@LONGSHORE_AGENT=$(BUILT)/longshore-agent tests/support/with-engine.sh cargo bench --locked --quiet --bench agent
+
+SECONDS_EACH ?= 600
+fuzz: ## every decoder against hostile input, SECONDS_EACH=600 for each; make fuzz TARGETS='frames lines'
+	@tests/fuzz/run.sh $(SECONDS_EACH) $(TARGETS)
 
 clean: ## everything that was built or started here
 	@tests/support/engine.sh remove

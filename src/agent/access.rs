@@ -30,13 +30,32 @@ pub struct Access {
     guesses: Mutex<Guesses>,
 }
 
-/// The secret that was read last.
+/// The secret that was read last, and what was logged.
 #[derive(Debug, Default)]
 struct Known {
     secret: Option<Secret>,
     read_at: Option<Instant>,
+    of_trouble: Quiet,
+    of_guesses: Quiet,
+}
+
+/// Lets one log line through in [`QUIET`], and counts the others.
+#[derive(Debug, Default)]
+struct Quiet {
     said: Option<Instant>,
     unsaid: u64,
+}
+
+impl Quiet {
+    /// `Some` when a line may be written, with the number of those that were not since the last one.
+    fn pass(&mut self, now: Instant) -> Option<u64> {
+        if self.said.is_some_and(|said| now.saturating_duration_since(said) < QUIET) {
+            self.unsaid += 1;
+            return None;
+        }
+        self.said = Some(now);
+        Some(std::mem::take(&mut self.unsaid))
+    }
 }
 
 /// Why somebody is not served.
@@ -123,38 +142,21 @@ impl Access {
     }
 
     fn read(&self, now: Instant) -> Option<Secret> {
-        match self.source.read() {
-            Ok(secret) if secret.expose().len() >= self.least => Some(secret),
-            Ok(_) => {
-                let least = self.least;
-                self.say(now, || format!("refused: beyond loopback the secret needs {least} characters"));
-                None
-            }
-            Err(cause) => {
-                self.say(now, || format!("refused: {cause}"));
-                None
-            }
+        let trouble = match self.source.read() {
+            Ok(secret) if secret.expose().len() >= self.least => return Some(secret),
+            Ok(_) => format!("beyond loopback the secret must have at least {} characters", self.least),
+            Err(cause) => cause.to_string(),
+        };
+        if let Some(unsaid) = self.known().of_trouble.pass(now) {
+            log::warn!("http: everybody is refused: {trouble} ({unsaid} more not logged)");
         }
+        None
     }
 
     fn tell(&self, address: IpAddr, lock: Option<Duration>, now: Instant) {
-        self.say(now, || match lock {
-            Some(lock) => format!("wrong secret from {address}, locked out for {} s", lock.as_secs()),
-            None => format!("wrong secret from {address}"),
-        });
-    }
-
-    /// Logs what others can cause, at most once in [`QUIET`], and then how often it was not logged.
-    fn say(&self, now: Instant, what: impl FnOnce() -> String) {
-        let mut known = self.known();
-        if known.said.is_some_and(|said| now.saturating_duration_since(said) < QUIET) {
-            known.unsaid += 1;
-            return;
-        }
-        known.said = Some(now);
-        let unsaid = std::mem::take(&mut known.unsaid);
-        drop(known);
-        log::warn!("http: {} ({unsaid} more not logged)", what());
+        let Some(unsaid) = self.known().of_guesses.pass(now) else { return };
+        let locked = lock.map(|lock| format!(", locked out for {} s", lock.as_secs())).unwrap_or_default();
+        log::warn!("http: wrong secret from {address}{locked} ({unsaid} more not logged)");
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

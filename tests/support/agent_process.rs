@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Engine, FakePanel, Network, SOON, Watched, engine, get, unique_name};
+use super::{Answer, Engine, FakePanel, Network, SOON, Watched, engine, exchange, get, unique_name};
 
 /// A running Agent. Dropping it kills the process, removes the node's containers and the data directory.
 pub struct AgentProcess {
@@ -179,6 +179,21 @@ impl AgentProcess {
     /// What `/health` says to this machine.
     pub fn health(&self) -> (u16, Value) {
         get(self.health_address(), "/health", &[])
+    }
+
+    /// A command over HTTP with this node's secret; gives the whole body of a 200. Patient enough for one that goes on.
+    pub fn http(&self, command: &Value) -> Value {
+        let answer = self.post(command.to_string().as_bytes());
+        assert_eq!(answer.status, 200, "{command}: {answer:?}");
+        answer.json()
+    }
+
+    /// The same with any body and any answer.
+    pub fn post(&self, body: &[u8]) -> Answer {
+        let key = [("X-API-Key", self.secret.as_str()), ("Content-Type", "application/json")];
+        let within = Duration::from_secs(40);
+        exchange(self.health_address(), "POST", "/api/command", &key, Some(body), within)
+            .unwrap_or_else(|error| panic!("POST /api/command of {}: {error}", self.node_id))
     }
 
     /// Asks `/health` until it says what is wanted; there is nothing that would tell of a change.

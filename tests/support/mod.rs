@@ -26,7 +26,7 @@ pub use agent_process::AgentProcess;
 pub use engine::{Engine, NO_ENGINE, PrivateEngine, engine, need};
 pub use engine_proxy::{EngineProxy, Passage};
 pub use fake_panel::{Behaviour, Connection, FakePanel, Seen};
-pub use http::{get, request};
+pub use http::{Answer, exchange, get, request};
 pub use network::Network;
 pub use registry::{Image, Registry};
 pub use shape::assert_shape;
