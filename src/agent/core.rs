@@ -9,6 +9,7 @@
 //! | `commands` | a command from its receipt to its answer |
 //! | `reads` | what is answered from the loop's own state |
 //! | `console` | what a command asks of a server's output and input |
+//! | `jobs` | archives and mods: who may begin, how far they are |
 //! | `servers` | inputs of the machines, and what comes of them |
 //! | `engine` | what the Engine's events change |
 
@@ -16,6 +17,7 @@ mod commands;
 mod console;
 mod engine;
 mod files;
+mod jobs;
 mod panel;
 mod reads;
 mod servers;
@@ -36,6 +38,7 @@ use super::file_threads::{FileTask, FileThreads};
 use super::health::Board;
 use super::heartbeat::Heartbeat;
 use super::ledger::{Asker, Ledger, Receipt};
+use super::long_jobs::LongJobs;
 use super::metrics::{self, Counters};
 use super::notify::Notify;
 use super::panel_link::PanelLink;
@@ -104,6 +107,7 @@ pub struct Core {
     pub(super) file_threads: FileThreads,
     /// Ends long work on files.
     pub(super) stop_files: Stop,
+    pub(super) long_jobs: LongJobs,
     pub(super) draining: bool,
 }
 
@@ -124,6 +128,8 @@ pub struct Server {
     stores: bool,
     /// The command that the job in flight serves, for progress and log lines.
     serves: Option<Ticket>,
+    /// A job that waits for the end of the long jobs on the server's files.
+    held: Option<Job>,
 }
 
 /// Where a command came from: how it is answered, and whom, unless that is the Panel on the link.
@@ -162,6 +168,7 @@ impl Server {
             claim,
             stores: false,
             serves: None,
+            held: None,
         }
     }
 }
@@ -177,7 +184,7 @@ impl Core {
         loop {
             let now = Instant::now();
             if let Some(at) = stop_at
-                && (self.jobs_in_flight + self.files.running() == 0 || now >= at)
+                && (self.jobs_in_flight + self.files.running() + self.long_jobs.running() == 0 || now >= at)
             {
                 self.end();
                 return Ok(());
@@ -200,6 +207,7 @@ impl Core {
                     self.draining = true;
                     self.cancel_pulls();
                     self.stop_files.set();
+                    self.long_jobs.abort_all();
                     stop_at = Some(Instant::now() + DRAIN);
                 }
                 Some(Event::ThreadEnded { name }) => {
@@ -245,7 +253,9 @@ impl Core {
             Event::Answered { ticket, outcome } => {
                 self.answered(ticket, *outcome);
                 self.file_ended(ticket);
+                self.long_job_ended(ticket);
             }
+            Event::Step { ticket, step } => self.stepped(ticket, step),
             Event::Written { ticket, result } => self.input_done(ticket, result),
             Event::Ready { server, started_ns } => self.step(&server, Input::Ready { started_ns }),
             Event::DiskLimit { server, started_ns } => {

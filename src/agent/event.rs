@@ -7,6 +7,7 @@ use crate::link;
 use crate::protocol::{Command, Incoming, Outcome, Rejected, ServerId};
 use crate::server::console::Refused;
 use crate::server::lifecycle::PullProgress;
+use crate::server::progress::Step;
 use crate::server::{JobResult, Ticket};
 
 /// One thing that happened. The agent loop takes them one at a time.
@@ -33,6 +34,11 @@ pub enum Event {
     Progress {
         server: ServerId,
         progress: PullProgress,
+    },
+    /// How far a long job is.
+    Step {
+        ticket: Ticket,
+        step: Step,
     },
     /// The output of a server's run that began at `started_ns` shows that it is up.
     Ready {

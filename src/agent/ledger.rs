@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::caller::Caller;
-use crate::protocol::{CommandKey, Outcome};
+use crate::protocol::{CommandKey, Outcome, Reply};
 
 const MAX_COMMANDS: usize = 4096;
 const MAX_BYTES: usize = 4 << 20;
@@ -135,6 +135,8 @@ impl Ledger {
 
 fn size_of_outcome(outcome: &Outcome) -> usize {
     match outcome {
+        // Names of files are the only thing that a remembered answer may have many of.
+        Ok(Reply::Mod(reply)) => 512 + reply.size(),
         Ok(_) => 512,
         Err(fault) => 64 + fault.message.len(),
     }

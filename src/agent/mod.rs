@@ -17,6 +17,7 @@
 //! | `panel-read`, `panel-write` | the socket, the outbox | see [`crate::link`] |
 //! | `worker-N`, `slow-N` | their queue, the Engine | the queue's sender is dropped |
 //! | `file-N` | their queue, the disk; there are some while there is work | 20 s without work, or the queue's sender is dropped |
+//! | `job-N` | one archive or mod: files, or a server on the Internet | the job is done or ended |
 //! | `stats` | the heartbeat's timer, and its own while a server runs | its stop channel is dropped |
 //! | `disk` | its timer, or nothing while no directory is to be walked | its stop channel is dropped |
 //! | `docker-events` | the Engine's event stream | [`engine::Engine::stop`] |
@@ -55,6 +56,8 @@ pub mod file_queue;
 pub mod file_threads;
 
 pub mod workers;
+
+pub mod long_jobs;
 
 pub mod heartbeat;
 
@@ -99,13 +102,18 @@ use self::core::{Core, Server};
 use self::event::Event;
 use crate::docker::{Client, Endpoint};
 use crate::gate::Gate;
+use crate::link::resolve::Resolver;
+use crate::link::url::Host;
 use crate::link::{Dialer, Outbox, Source, outbox};
 use crate::protocol::Decoder;
 use crate::protocol::spec::Rules;
+use crate::server::archive::staging::Run;
 use crate::server::console::{self, Receipt};
+use crate::server::download::Internet;
 use crate::server::files;
+use crate::server::mods::ModRecords;
 use crate::server::stats::{Disks, Stats};
-use crate::server::{Consoles, Inputs, JobResult, Lifecycle, Machine, Records};
+use crate::server::{Consoles, Inputs, JobResult, Lifecycle, Machine, Records, Workshop};
 
 /// How long the threads have to end after the last word was written.
 const JOIN: Duration = Duration::from_secs(3);
@@ -215,6 +223,10 @@ pub fn run(config: Config) -> Result<(), Failed> {
     let notify = notify::Notify::from_environment(|name| std::env::var_os(name));
     let dialer = dialer(&config)?;
     let stop_files = files::Stop::default();
+    let mod_records =
+        ModRecords::open(config.data_dir.join("mods")).map_err(|e| Failed::new("DATA_DIR/mods", e))?;
+    let server_files = files::Files::open(&servers_dir, config.server_user, disks.clone())
+        .map_err(|e| Failed::new("DATA_DIR/servers", e))?;
     let files = files::Files::open(&servers_dir, config.server_user, disks.clone())
         .map_err(|e| Failed::new("DATA_DIR/servers", e))?;
     let lifecycle = Arc::new(Lifecycle {
@@ -228,6 +240,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
         consoles: consoles.clone(),
         inputs: inputs.clone(),
         desk: files::Desk { files, stop: stop_files.clone() },
+        mod_records: mod_records.clone(),
     });
     let spawn = |e| Failed::new("starting a thread", e);
     let signals = signals::start(urgent_tx, &mut crew).map_err(spawn)?;
@@ -253,6 +266,15 @@ pub fn run(config: Config) -> Result<(), Failed> {
     crew.spawn("disk", 128 << 10, move || walker.run(&stop_disk_rx, over)).map_err(spawn)?;
     let engine =
         engine::Engine::start(client, config.node_id.clone(), events_tx.clone(), &mut crew).map_err(spawn)?;
+
+    let servers = restore(&records, config.ready_timeout)?;
+    let workshop = Arc::new(Workshop {
+        files: Arc::new(server_files),
+        run: Run::new(&boot_id),
+        records: mod_records,
+        internet: internet(&config),
+    });
+    sweep(workshop.clone(), servers.keys().cloned().collect()).map_err(spawn)?;
 
     let mut core = Core {
         node: config.node_id.clone(),
@@ -284,7 +306,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
             .map_err(|e| Failed::new("DATA_DIR/epoch", e))?,
         host: system::Host::measure(),
         sample,
-        servers: restore(&records, config.ready_timeout)?,
+        servers,
         timers: BTreeSet::new(),
         waiting: HashMap::new(),
         next_ticket: 0,
@@ -296,6 +318,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
         files: file_queue::FileQueue::default(),
         file_threads: file_threads::FileThreads::new(lifecycle.clone(), events_tx.clone()),
         stop_files,
+        long_jobs: long_jobs::LongJobs::new(workshop, events_tx.clone()),
         draining: false,
     };
     let write = |path: &std::path::PathBuf| {
@@ -319,6 +342,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
         consoles,
         inputs,
         file_threads,
+        long_jobs,
         events_rx,
         panel_rx,
         ..
@@ -332,6 +356,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
     late.extend((!consoles.finish(deadline)).then(|| "con-*".to_owned()));
     late.extend((!inputs.finish(deadline)).then(|| "in-*".to_owned()));
     late.extend((!file_threads.finish(deadline)).then(|| "file-*".to_owned()));
+    late.extend((long_jobs.finish(deadline) > 0).then(|| "job-*".to_owned()));
     late.extend(crew.join(deadline));
     ended.map_err(|name| Failed::new("thread ended unasked", name))?;
     if late.is_empty() {
@@ -413,6 +438,27 @@ fn dialer(config: &Config) -> Result<Dialer, Failed> {
     dialer.proxy = config.proxy.clone();
     dialer.limits.stall = STALL;
     Ok(dialer)
+}
+
+/// The way that mods come in by.
+fn internet(config: &Config) -> Internet {
+    let resolver = Resolver::default();
+    Internet {
+        lookup: Arc::new(move |name, port, wait| {
+            let host = Host::parse(name).ok_or(std::io::ErrorKind::InvalidInput)?;
+            resolver.resolve(&host, port, wait).map_err(std::io::Error::other)
+        }),
+        // The system's roots: `CA_FILE` is about the Panel alone.
+        tls: Arc::new(|| crate::link::tls::client_config(None).map_err(|error| error.to_string())),
+        allow_private: config.allow_private_downloads,
+        allow_insecure: config.allow_insecure_downloads,
+    }
+}
+
+/// Removes what jobs of a killed Agent have left. On a thread of its own, since that may be much; nobody waits for it.
+fn sweep(workshop: Arc<Workshop>, servers: Vec<crate::protocol::ServerId>) -> std::io::Result<()> {
+    let work = move || workshop.sweep(&servers);
+    std::thread::Builder::new().name("sweep".into()).stack_size(128 << 10).spawn(work).map(drop)
 }
 
 /// The servers' output: what it finds is told to the loop.

@@ -4,12 +4,14 @@
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::archive::ArchiveAction;
 use super::command::{Action, CommandKey, CreateServer, ServerAction, StopOptions};
 use super::console::ConsoleAction;
 use super::fields::Fields;
 use super::file::FileAction;
 use super::id::{ID_RULE, ServerId};
 use super::json::{self, Unreadable};
+use super::mods::ModAction;
 use super::spec::{Rules, Spec, SpecPatch, signal};
 use super::{Code, Fault};
 
@@ -40,7 +42,7 @@ const fn row(name: &'static str, aliases: &'static [&'static str], reads: Reads)
     Entry { name, aliases, reads }
 }
 
-/// Archives, mods and install get their rows here.
+/// Install gets its row here.
 #[rustfmt::skip]
 const ACTIONS: &[Entry] = &[
     row("create_server",      &[],                    Reads::Server(create)),
@@ -78,6 +80,11 @@ const ACTIONS: &[Entry] = &[
     row("search_files",       &[],                    Reads::Server(|p| file(FileAction::search, p))),
     row("get_file_permissions", &[],                  Reads::Server(|p| file(FileAction::permissions, p))),
     row("set_file_permissions", &[],                  Reads::Server(|p| file(FileAction::set_permissions, p))),
+    row("create_archive",     &[],                    Reads::Server(|p| archive(ArchiveAction::create, p))),
+    row("extract_archive",    &[],                    Reads::Server(|p| archive(ArchiveAction::extract, p))),
+    row("install_mod",        &[],                    Reads::Server(|p| mods(ModAction::install, p))),
+    row("uninstall_mod",      &[],                    Reads::Server(|p| mods(ModAction::uninstall, p))),
+    row("list_mods",          &[],                    Reads::Server(|_| Ok(ServerAction::Mod(ModAction::List)))),
     row("list_servers",       &[],                    Reads::Node(|| Action::ListServers)),
     row("get_system_metrics", &["system.status"],     Reads::Node(|| Action::SystemMetrics)),
     row("system.ping",        &[],                    Reads::Node(|| Action::SystemPing)),
@@ -215,4 +222,15 @@ fn console(
 
 fn file(read: fn(Fields) -> Result<FileAction, Fault>, payload: &Payload) -> Result<ServerAction, Fault> {
     read(Fields::of(payload.map)).map(|action| ServerAction::File(Box::new(action)))
+}
+
+fn archive(
+    read: fn(Fields) -> Result<ArchiveAction, Fault>,
+    payload: &Payload,
+) -> Result<ServerAction, Fault> {
+    read(Fields::of(payload.map)).map(ServerAction::Archive)
+}
+
+fn mods(read: fn(Fields) -> Result<ModAction, Fault>, payload: &Payload) -> Result<ServerAction, Fault> {
+    read(Fields::of(payload.map)).map(ServerAction::Mod)
 }

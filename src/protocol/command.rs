@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ConsoleAction, FileAction, ServerId, Spec, spec::SpecPatch};
+use super::{ArchiveAction, ConsoleAction, FileAction, ModAction, ServerId, Spec, spec::SpecPatch};
 
 /// The three ways a command can arrive and be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,6 +92,8 @@ pub enum ServerAction {
     Metrics,
     Console(ConsoleAction),
     File(Box<FileAction>),
+    Archive(ArchiveAction),
+    Mod(ModAction),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -174,6 +176,7 @@ impl ServerAction {
             ServerAction::Status | ServerAction::Metrics => true,
             ServerAction::Console(action) => action.is_read(),
             ServerAction::File(action) => action.is_read(),
+            ServerAction::Mod(action) => action.is_read(),
             ServerAction::Create(_)
             | ServerAction::Update(_)
             | ServerAction::Start
@@ -182,7 +185,8 @@ impl ServerAction {
             | ServerAction::Kill
             | ServerAction::Delete { .. }
             | ServerAction::Suspend
-            | ServerAction::Unsuspend => false,
+            | ServerAction::Unsuspend
+            | ServerAction::Archive(_) => false,
         }
     }
 
@@ -201,6 +205,8 @@ impl ServerAction {
             ServerAction::Metrics => "get_server_metrics",
             ServerAction::Console(action) => action.name(),
             ServerAction::File(action) => action.name(),
+            ServerAction::Archive(action) => action.name(),
+            ServerAction::Mod(action) => action.name(),
         }
     }
 
@@ -220,6 +226,8 @@ impl ServerAction {
             ServerAction::Metrics => "Server metrics",
             ServerAction::Console(action) => action.success(),
             ServerAction::File(action) => action.success(),
+            ServerAction::Archive(action) => action.success(),
+            ServerAction::Mod(action) => action.success(),
         }
     }
 }

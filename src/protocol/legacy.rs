@@ -179,7 +179,13 @@ pub(super) fn encode_outcome(
         }
         // No message of this dialect asks for these.
         Ok(
-            Reply::Servers(_) | Reply::SystemMetrics(_) | Reply::Metrics(_) | Reply::Pong | Reply::Console(_),
+            Reply::Servers(_)
+            | Reply::SystemMetrics(_)
+            | Reply::Metrics(_)
+            | Reply::Pong
+            | Reply::Console(_)
+            | Reply::Archive(_)
+            | Reply::Mod(_),
         ) => None,
     }
 }

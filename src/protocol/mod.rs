@@ -5,12 +5,14 @@
 //! Pure: no I/O, no clock, no thread. Everything that is behind this module is typed; no `serde_json::Value`
 //! and no action name goes further in.
 
+pub mod archive;
 pub mod command;
 pub mod console;
 pub mod event;
 pub mod fault;
 pub mod file;
 pub mod id;
+pub mod mods;
 pub mod outcome;
 pub mod spec;
 pub mod status;
@@ -32,6 +34,7 @@ pub mod panel_side;
 use std::time::SystemTime;
 
 pub use actions::capabilities;
+pub use archive::{ArchiveAction, ArchiveReply};
 pub use command::{Action, Command, CommandKey, Dialect, Envelope, ServerAction, StopOptions};
 pub use console::{ConsoleAction, ConsoleReply, ServerLog};
 pub use decode::{Decoder, Incoming, Rejected, Skip};
@@ -39,6 +42,7 @@ pub use event::Event;
 pub use fault::{Code, Fault};
 pub use file::{FileAction, FileReply, RelPath};
 pub use id::{NodeId, ServerId};
+pub use mods::{ModAction, ModReply};
 pub use outcome::{Outcome, Reply};
 pub use spec::Spec;
 pub use status::{Reason, Status};

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};
 
-use super::{ConsoleReply, Fault, FileReply, ServerId, Status};
+use super::{ArchiveReply, ConsoleReply, Fault, FileReply, ModReply, ServerId, Status};
 
 pub type Outcome = Result<Reply, Fault>;
 
@@ -22,6 +22,8 @@ pub enum Reply {
     SystemInfo(Box<SystemInfo>),
     Console(Box<ConsoleReply>),
     File(Box<FileReply>),
+    Archive(ArchiveReply),
+    Mod(Box<ModReply>),
 }
 
 /// The outcome of an action on one server. Fields that the action does not promise are `None`.

@@ -13,11 +13,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::archive::ArchivePayload;
 use super::command::{Action, ServerAction, StopOptions};
 use super::console::{ConsoleAction, LogFormat};
 use super::decode::{Head, Skip};
 use super::event::KnownServer;
 use super::file::{FileAction, SearchKind};
+use super::mods::ModPayload;
 use super::wire::{Timestamp, text};
 use super::{MAX_IN, NodeId, ServerId, Spec, Status, json};
 
@@ -265,6 +267,10 @@ struct Payload<'a> {
     format: Option<LogFormat>,
     #[serde(flatten)]
     file: Option<FilePayload<'a>>,
+    #[serde(flatten)]
+    archive: Option<ArchivePayload<'a>>,
+    #[serde(flatten)]
+    r#mod: Option<ModPayload<'a>>,
 }
 
 /// What any of the actions on files carries.
@@ -376,6 +382,8 @@ impl<'a> Payload<'a> {
                 | ConsoleAction::Clear => base,
             },
             ServerAction::File(action) => Payload { file: Some(FilePayload::of(action)), ..base },
+            ServerAction::Archive(action) => Payload { archive: Some(ArchivePayload::of(action)), ..base },
+            ServerAction::Mod(action) => Payload { r#mod: Some(ModPayload::of(action)), ..base },
             ServerAction::Start
             | ServerAction::Kill
             | ServerAction::Suspend

@@ -6,8 +6,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
+use super::archive::ArchiveReply;
 use super::console::{ConsoleReply, nanoseconds};
 use super::file::{FileEntry, FileReply};
+use super::mods::ModData;
 use super::outcome::{Reply, Resources, ServerMetrics, ServerReply, ServerReport, SystemInfo, SystemMetrics};
 use super::{MAX_OUT, ServerId, Status};
 
@@ -92,6 +94,8 @@ pub(super) fn message(reply: &Reply) -> Option<&str> {
         Reply::Server(reply) => Some(&reply.message),
         Reply::Console(reply) => Some(reply.message()),
         Reply::File(reply) => Some(&reply.message),
+        Reply::Archive(reply) => Some(reply.message()),
+        Reply::Mod(reply) => reply.message(),
         _ => None,
     }
 }
@@ -117,6 +121,8 @@ pub(super) enum Data<'a> {
     },
     Info(&'a SystemInfo),
     Console(ConsoleData<'a>),
+    Archive(&'a ArchiveReply),
+    Mod(ModData<'a>),
     File(&'a FileReply),
     Files {
         path: Option<&'a str>,
@@ -144,6 +150,8 @@ impl<'a> Data<'a> {
             Reply::Pong => Data::Pong { message: "pong", timestamp: Timestamp(now) },
             Reply::SystemInfo(info) => Data::Info(info),
             Reply::Console(reply) => return ConsoleData::fitted(reply, |data| encode(Data::Console(data))),
+            Reply::Archive(reply) => Data::Archive(reply),
+            Reply::Mod(reply) => return ModData::fitted(reply, |data| encode(Data::Mod(data))),
             Reply::File(reply) => match &reply.files {
                 None => Data::File(reply),
                 Some(files) => {

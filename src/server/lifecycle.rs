@@ -9,12 +9,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+
+use super::archive::tree;
 use super::blueprint;
 use super::console::{self, Consoles, Inputs, Receipt, Target};
 use super::facts::{Facts, LABEL_NODE, LABEL_SERVER};
 use super::faults;
 use super::files::Desk;
 use super::machine::{Job, JobResult};
+use super::mods::ModRecords;
 use super::record::{Record, Records};
 use crate::docker::{self, Client, Closer, Container, ContainerId, Error, Reference, RegistryAuth};
 use crate::protocol::spec::User;
@@ -88,6 +93,7 @@ pub struct Lifecycle {
     pub consoles: Consoles,
     pub inputs: Inputs,
     pub desk: Desk,
+    pub mod_records: ModRecords,
 }
 
 /// Why a job stopped half-way.
@@ -427,16 +433,19 @@ impl Lifecycle {
         }
         // The record goes last: after a crash half-way the delete can be repeated.
         let removed = match data {
-            true => match fs::remove_dir_all(self.servers_dir.join(order.server.as_str())) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-                _ => Ok(()),
-            },
+            true => self.remove_files(&order.server).and_then(|()| self.mod_records.remove(&order.server)),
             false => Ok(()),
         };
         match removed.and_then(|()| self.records.remove(&order.server)) {
             Ok(()) => JobResult::Ok(None),
             Err(error) => JobResult::Failed { fault: self.disk_fault(&order.server, &error), facts: None },
         }
+    }
+
+    /// By handle and within bounds: a server can make trees that a recursive removal runs out of stack in.
+    fn remove_files(&self, server: &ServerId) -> io::Result<()> {
+        let servers = Dir::open_ambient_dir(&self.servers_dir, ambient_authority())?;
+        tree::remove(&servers, server.as_str().as_ref())
     }
 
     /// Removes a container that was seen with our labels, running or not. One that is gone already is no error.

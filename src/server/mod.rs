@@ -10,22 +10,33 @@
 //! | [`console`] | output and input of servers |
 //! | [`files`] | servers' files, beneath their directories only |
 //! | [`lifecycle`] | the jobs of the workers, against the Engine |
+//! | [`archive`] | zip, tar and tar.gz of a server's files, both ways |
+//! | [`download`] | files from the Internet, from public addresses only |
+//! | [`mods`] | what is installed into a server's mod directory |
+//! | [`workshop`] | the long jobs: archives and mods |
+//! | [`progress`], [`abort`] | how far a long job is, and its end from outside |
 //! | [`stats`] | what running servers use, from the kernel |
 //! | [`faults`] | an Engine error as the Panel is told |
 //!
 //! It owns no thread: the agent loop owns the machines and the workers run the jobs.
 
+pub mod abort;
+pub mod archive;
 pub mod blueprint;
 pub mod console;
+pub mod download;
 pub mod facts;
 pub mod faults;
 pub mod files;
 pub mod lifecycle;
 pub mod machine;
+pub mod mods;
+pub mod progress;
 pub mod record;
 pub mod signal;
 pub mod stats;
 pub mod supervision;
+pub mod workshop;
 
 pub use console::{Consoles, Inputs};
 pub use facts::{Died, Facts};
@@ -33,3 +44,4 @@ pub use files::Files;
 pub use lifecycle::Lifecycle;
 pub use machine::{Change, Desired, Done, Effect, Input, Job, JobResult, Machine, Request, Ticket};
 pub use record::{Record, Records};
+pub use workshop::{LongJob, Wants, Workshop};

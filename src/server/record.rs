@@ -50,15 +50,7 @@ impl Records {
     /// # Errors
     /// The first system call that failed; the stored record is then the old one.
     pub fn save(&self, record: &Record) -> io::Result<()> {
-        let text = serde_json::to_vec(record)?;
-        // An id never starts with a dot, so this is no other server's file.
-        let temporary = self.dir.join(format!(".{}.tmp", record.server_id));
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&temporary, self.path(&record.server_id))?;
-        File::open(&self.dir)?.sync_all()
+        write_whole(&self.dir, &record.server_id, &serde_json::to_vec(record)?)
     }
 
     /// Forgets a server. A record that is not there is no error.
@@ -92,6 +84,18 @@ impl Records {
         }
         Ok((records, damaged))
     }
+}
+
+/// Stores `text` as the file of a server in `dir`, so that after a power cut there is the old one or the new one, whole.
+pub(super) fn write_whole(dir: &Path, server: &ServerId, text: &[u8]) -> io::Result<()> {
+    // An id never starts with a dot, so this is no other server's file.
+    let temporary = dir.join(format!(".{server}.tmp"));
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(&temporary, dir.join(format!("{server}.json")))?;
+    File::open(dir)?.sync_all()
 }
 
 fn read_record(path: &Path) -> io::Result<Record> {

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 mod agent_process;
 pub mod cost;
+mod download_server;
 mod engine;
 mod engine_proxy;
 mod fake_panel;
@@ -23,6 +24,7 @@ mod registry;
 mod shape;
 
 pub use agent_process::AgentProcess;
+pub use download_server::{DownloadServer, Served};
 pub use engine::{Engine, NO_ENGINE, PrivateEngine, engine, need};
 pub use engine_proxy::{EngineProxy, Passage};
 pub use fake_panel::{Behaviour, Connection, FakePanel, Seen};

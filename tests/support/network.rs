@@ -34,6 +34,11 @@ impl Network {
         network
     }
 
+    /// The namespace's name, as `ip netns` knows it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The address of this side, where the Panel listens.
     pub fn here(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 214, self.number, 1)

@@ -2,6 +2,7 @@
 //! Each accepted command is answered exactly once, by [`Core::complete`] or [`Core::answered`].
 
 use super::*;
+use crate::server::Wants;
 
 impl Core {
     pub(super) fn command(&mut self, command: Command, asker: Asker) {
@@ -19,6 +20,10 @@ impl Core {
             }
             Action::Server(server, ServerAction::File(action)) if action.is_read() => {
                 return self.file(origin, None, server, action);
+            }
+            Action::Server(server, ServerAction::Mod(action)) if action.is_read() => {
+                let name = action.name();
+                return self.long_job(origin, None, server, name, Wants::Mod(action));
             }
             action => action,
         };
@@ -50,6 +55,12 @@ impl Core {
         let action = match action {
             ServerAction::Console(action) => return self.console(origin, key, server, action),
             ServerAction::File(action) => return self.file(origin, key, server, action),
+            ServerAction::Archive(action) => {
+                return self.long_job(origin, key, server, action_name, Wants::Archive(action));
+            }
+            ServerAction::Mod(action) => {
+                return self.long_job(origin, key, server, action_name, Wants::Mod(action));
+            }
             action => action,
         };
         let known = self.servers.get(&server);
@@ -82,6 +93,9 @@ impl Core {
                 self.apply(&server, effects);
             }
             action => {
+                if matches!(action, ServerAction::Delete { .. }) {
+                    self.supersede_long_jobs(&server);
+                }
                 if let Some(request) = request(action) {
                     self.step(&server, Input::Request(ticket, request));
                 }
@@ -232,7 +246,9 @@ fn request(action: ServerAction) -> Option<Request> {
         | ServerAction::Status
         | ServerAction::Metrics
         | ServerAction::Console(_)
-        | ServerAction::File(_) => return None,
+        | ServerAction::File(_)
+        | ServerAction::Archive(_)
+        | ServerAction::Mod(_) => return None,
     })
 }
 

@@ -97,8 +97,12 @@ impl Core {
     }
 
     /// Hands a job to the workers, or gives the result of one that they cannot take.
-    fn submit(&mut self, id: &ServerId, job: Job) -> Option<JobResult> {
+    pub(super) fn submit(&mut self, id: &ServerId, job: Job) -> Option<JobResult> {
         let server = self.servers.get_mut(id)?;
+        if matches!(job, Job::Remove { .. }) && self.long_jobs.is_running(id) {
+            server.held = Some(job);
+            return None;
+        }
         server.closer = Closer::new();
         let machine = &mut server.machine;
         let dirty = machine.take_dirty();
@@ -170,7 +174,7 @@ impl Core {
         }
     }
 
-    fn command_id(&self, ticket: Ticket) -> Option<String> {
+    pub(super) fn command_id(&self, ticket: Ticket) -> Option<String> {
         self.waiting.get(&ticket)?.origin.envelope.id().map(str::to_owned)
     }
 
