@@ -6,6 +6,7 @@ mod support;
 
 mod actions;
 mod attacker;
+mod http;
 mod kernel;
 mod limits;
 mod order;

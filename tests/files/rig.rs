@@ -19,9 +19,10 @@ pub enum Dialect {
     Unified,
     /// Where it has a message for the action.
     Legacy,
+    Http,
 }
 
-pub const DIALECTS: [Dialect; 2] = [Dialect::Unified, Dialect::Legacy];
+pub const DIALECTS: [Dialect; 3] = [Dialect::Unified, Dialect::Legacy, Dialect::Http];
 
 impl Rig {
     pub fn start() -> Rig {
@@ -77,6 +78,13 @@ impl Rig {
                 Some(match response["success"] == true {
                     true => Ok(response["data"].clone()),
                     false => Err(code(&response).to_owned()),
+                })
+            }
+            Dialect::Http => {
+                let answer = self.agent.http(&json!({"action": action, "serverId": "s", "payload": payload}));
+                Some(match answer["success"] == true {
+                    true => Ok(answer["data"].clone()),
+                    false => Err(answer["code"].as_str().unwrap_or_default().to_owned()),
                 })
             }
             Dialect::Legacy => {
