@@ -1,33 +1,42 @@
 # Longshore. `make run` shows it, `make test` proves it; `make help` lists the rest. Longer things are named scripts.
 
-# The binaries that ship are static, so that they run on any Linux of the architecture.
-TARGET ?= $(shell uname -m)-unknown-linux-musl
-BUILT = $(abspath $(or $(CARGO_TARGET_DIR),target))/$(TARGET)/release
-# ring has some C, which any C compiler of the host can build for musl.
-export CC_$(subst -,_,$(TARGET)) ?= $(shell command -v musl-gcc || echo cc)
+# The architecture to build for: the host's, or any other that Rust has a musl target for.
+ARCH ?= $(shell uname -m)
+BUILT = $(abspath $(or $(CARGO_TARGET_DIR),target))/dist/$(ARCH)
+DESTDIR ?=
+PREFIX ?= /usr/local
+
+TOOLCHAIN := $(shell dist/build/toolchain.sh)
+ifneq ($(TOOLCHAIN),)
+export RUSTUP_TOOLCHAIN := $(TOOLCHAIN)
+endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run build agent panel target check test test-all bench fuzz clean
+.PHONY: help run release agent size reproduce dist install check test test-all bench fuzz clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-9s %s\n", $$1, $$2 }'
 
 run: ## a Panel, an Agent and one demo game server on this machine; Ctrl-C ends them
 	@tests/support/with-engine.sh tests/support/run.sh
 
-build: agent panel ## both binaries, static, as they ship
-	@ls -l $(BUILT)/longshore-agent $(BUILT)/longshore-panel
+release: ## both binaries as they ship, static, under target/dist; ARCH=aarch64 for another machine
+	@dist/build/release.sh $(ARCH)
 
-# The Agent leaves the feature `panel` out.
-agent: target
-	cargo build --locked --release --target $(TARGET) --no-default-features --bin longshore-agent
+agent:
+	@PROGRAMS=agent dist/build/release.sh $(ARCH)
 
-panel: target
-	cargo build --locked --release --target $(TARGET) --features panel --bin longshore-panel
+size: agent ## whether the Agent keeps to its budget, and what weighs most
+	@dist/build/size.sh $(ARCH)
 
-target:
-	@rustup target list --installed 2>/dev/null | grep -qx $(TARGET) || rustup target add $(TARGET) || \
-	{ echo 'Rust for $(TARGET) is missing: install it, or choose another with make TARGET=…' >&2; exit 1; }
+reproduce: ## builds twice, with everything different that should not matter, and compares the sums
+	@dist/build/reproduce.sh
+
+dist: release ## an archive with the licences, a list of what is linked in, SHA256SUMS
+	@dist/build/package.sh $(ARCH)
+
+install: ## the binaries of `make release`, units, man pages, completions; DESTDIR and PREFIX as usual
+	@dist/build/install-files.sh "$(BUILT)" "$(DESTDIR)" "$(PREFIX)"
 
 check: ## formatting, lints and documentation, each without a warning
 	cargo fmt --check
@@ -38,7 +47,7 @@ check: ## formatting, lints and documentation, each without a warning
 test: ## every test, against a real Docker Engine
 	@tests/support/with-engine.sh cargo test --locked --no-fail-fast
 
-test-all: test agent ## the same, then what takes minutes, against the Agent as it ships
+test-all: test size reproduce ## that, then what takes minutes: load on the Agent as it ships, its size, builds that must be the same
 	@LONGSHORE_AGENT=$(BUILT)/longshore-agent tests/support/with-engine.sh \
 	  cargo test --locked --profile bench --test load -- --test-threads=1 --nocapture
 

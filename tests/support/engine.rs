@@ -270,7 +270,7 @@ pub fn need(programs: &[&str]) {
 }
 
 /// Runs one of the scripts beside this file and returns the last line it prints; panics with what it complained of.
-pub(super) fn script(name: &str, args: &[&str], docker_host: Option<&str>) -> String {
+pub fn script(name: &str, args: &[&str], docker_host: Option<&str>) -> String {
     let mut command = Command::new(Path::new(SCRIPTS).join(name));
     command.args(args).stdin(Stdio::null());
     if let Some(host) = docker_host {

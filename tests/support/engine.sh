@@ -46,7 +46,8 @@ as_root() {
 need() {
   local item missing=()
   PATH=$PATH:/usr/sbin:/sbin
-  for item in "$@"; do command -v "${item%%:*}" >/dev/null || missing+=("${item#*:}"); done
+  # A path stands for a file, such as a header, and a word for a program.
+  for item in "$@"; do command -v "${item%%:*}" >/dev/null || [ -e "${item%%:*}" ] || missing+=("${item#*:}"); done
   [ ${#missing[@]} -eq 0 ] && return
   command -v apt-get >/dev/null || fail "please install ${missing[*]} (the names are Debian's) and try again"
   [ "$command" != need ] || [ "$(id -u)" -eq 0 ] || fail "${missing[*]} must be installed, which takes root"

@@ -25,7 +25,7 @@ mod shape;
 
 pub use agent_process::AgentProcess;
 pub use download_server::{DownloadServer, Served};
-pub use engine::{Engine, NO_ENGINE, PrivateEngine, engine, need};
+pub use engine::{Engine, NO_ENGINE, PrivateEngine, engine, need, script};
 pub use engine_proxy::{EngineProxy, Passage};
 pub use fake_panel::{Behaviour, Connection, FakePanel, Seen};
 pub use http::{Answer, exchange, get, request};

@@ -1,0 +1,12 @@
+# Completion of longshore-agent for fish. Flags come from the program itself, so that they are always its own.
+complete -c longshore-agent -f
+complete -c longshore-agent -n __fish_use_subcommand -a config -d 'print the effective configuration'
+complete -c longshore-agent -n __fish_use_subcommand -a status -d 'tell how the running Agent is'
+complete -c longshore-agent -n __fish_use_subcommand -a doctor -d 'check everything that the Agent needs'
+complete -c longshore-agent -l config -r -F
+complete -c longshore-agent -l json -n '__fish_seen_subcommand_from status doctor'
+complete -c longshore-agent -l help -s h
+complete -c longshore-agent -l version -s V
+for flag in (longshore-agent --help 2>/dev/null | sed -n 's/^  \([A-Z_]*\)  *.*/\1/p' | tr 'A-Z_' 'a-z-')
+    complete -c longshore-agent -l $flag -r -F
+end
