@@ -40,7 +40,12 @@ fn one_command_brings_everything_up_and_one_signal_ends_it() {
     let mut run = place.run();
     run.wait_for(UP);
     assert_eq!(engine.state(&container), "running");
-    assert!(place.get("/api/servers").contains(r#""status":"running""#));
+    assert!(place.get("/api/v1/servers").contains(r#""status":"running""#));
+    let link =
+        run.printed.lock().iter().find_map(|line| line.split("/login#").nth(1).map(str::to_owned)).unwrap();
+    let body = format!(r#"{{"link":"{}"}}"#, link.trim());
+    assert!(place.post("/api/v1/session", &body).starts_with("HTTP/1.1 201"), "the link logs in");
+    assert!(place.post("/api/v1/session", &body).starts_with("HTTP/1.1 401"), "once");
     assert_eq!(place.processes(), ["longshore-agent", "longshore-panel"]);
 
     let mut second = place.run();
@@ -126,7 +131,19 @@ impl Place {
     fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(&self.http).unwrap();
         stream.set_read_timeout(Some(SOON)).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.http).unwrap();
+        let token = fs::read_to_string(self.dir.path().join("token")).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\n{}\r\n\r\n", self.http, token.trim()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn post(&self, path: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(&self.http).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        let (host, length) = (&self.http, body.len());
+        let head = format!("Host: {host}\r\nContent-Type: application/json\r\nContent-Length: {length}");
+        write!(stream, "POST {path} HTTP/1.1\r\n{head}\r\n\r\n{body}").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer

@@ -103,12 +103,14 @@ pub struct Response {
     pub(super) status: u16,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) body: Body,
+    /// Of a body that comes piece by piece, where it is known.
+    pub(super) length: Option<u64>,
 }
 
 impl Response {
     /// Without a body.
     pub fn empty(status: u16) -> Response {
-        Response { status, headers: Vec::new(), body: Body::Bytes(Cow::Borrowed(&[])) }
+        Response { status, headers: Vec::new(), body: Body::Bytes(Cow::Borrowed(&[])), length: None }
     }
 
     pub fn bytes(status: u16, content_type: &str, body: impl Into<Cow<'static, [u8]>>) -> Response {
@@ -155,7 +157,21 @@ impl Response {
         self
     }
 
+    /// Tells how long a body that comes piece by piece is, so that a client sees when one was cut. The pieces have to
+    /// add up to it.
+    pub fn with_length(self, length: u64) -> Response {
+        Response { length: Some(length), ..self }
+    }
+
     pub fn status(&self) -> u16 {
         self.status
+    }
+
+    /// The body, unless it comes piece by piece.
+    pub fn body_bytes(&self) -> Option<&[u8]> {
+        match &self.body {
+            Body::Bytes(bytes) => Some(bytes),
+            Body::Stream(_) => None,
+        }
     }
 }

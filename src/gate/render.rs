@@ -56,6 +56,12 @@ pub(super) fn streaming(response: Response) -> (Vec<u8>, Receiver<Vec<u8>>) {
     if let Some(at) = head.windows(framing.len()).position(|window| window == framing) {
         head.drain(at..at + framing.len());
     }
+    if let Some(length) = response.length
+        && let Some(end) = head.len().checked_sub(2)
+    {
+        // Before the empty line that ends the head.
+        head.splice(end..end, format!("Content-Length: {length}\r\n").into_bytes());
+    }
     let pieces = match response.body {
         Body::Stream(pieces) => pieces,
         // Its sender is gone, so the stream ends at once.

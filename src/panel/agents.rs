@@ -41,6 +41,7 @@ const FLUSH: Duration = Duration::from_secs(2);
 /// The listener with all its links. [`Agents::shutdown`] ends it.
 pub struct Agents {
     gate: Gate,
+    upgrades: Sender<Upgrade>,
     stop: Sender<Instant>,
     thread: JoinHandle<()>,
     ended: Receiver<()>,
@@ -72,8 +73,11 @@ impl Agents {
     /// The gate could not be opened or the thread not be started.
     pub fn start(listener: TcpListener, hub: HubHandle) -> Result<Agents, GateError> {
         let (upgrades_tx, upgrades) = bounded(HANDSHAKES);
-        let limits =
-            gate::Config { connections: HANDSHAKES, upgrades: Some(upgrades_tx), ..gate::Config::default() };
+        let limits = gate::Config {
+            connections: HANDSHAKES,
+            upgrades: Some(upgrades_tx.clone()),
+            ..gate::Config::default()
+        };
         let gate = Gate::start(listener, limits, |_: gate::Request| {
             gate::Response::text(426, "only the WebSocket of an Agent is served here\n")
                 .with("Upgrade", "websocket")
@@ -84,7 +88,12 @@ impl Agents {
             Reception::new(hub).run(&upgrades, &stopping);
             drop(end);
         })?;
-        Ok(Agents { gate, stop, thread, ended })
+        Ok(Agents { gate, upgrades: upgrades_tx, stop, thread, ended })
+    }
+
+    /// Where another gate hands its WebSockets in.
+    pub fn upgrades(&self) -> Sender<Upgrade> {
+        self.upgrades.clone()
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -100,6 +109,7 @@ impl Agents {
     /// have not by `deadline` are cut. False when a thread did not end.
     pub fn shutdown(self, deadline: Instant) -> bool {
         let gate = self.gate.shutdown(deadline);
+        drop(self.upgrades);
         if let Err(cause) = &gate {
             warn!("agents: {cause}");
         }
@@ -193,15 +203,24 @@ impl Reception {
         .map_err(Turned::Handshake)?;
         let Some((node, secret)) = asked else { return Ok(()) }; // let in only with both
         info!("node {node}: connected from {peer}");
-        self.link(connection, node, secret)
+        self.link(connection, node, secret, peer)
     }
 
-    fn link(&mut self, connection: Connection, node: NodeId, secret: SecretHash) -> Result<(), Turned> {
+    fn link(
+        &mut self,
+        connection: Connection,
+        node: NodeId,
+        secret: SecretHash,
+        peer: SocketAddr,
+    ) -> Result<(), Turned> {
         let outbox = Arc::new(Outbox::new(NoSource, Bounds::default()));
         let line = Line { outbox: outbox.clone() };
         // The outbox has one connection only; links are told apart by the hub's number.
         let _ = outbox.begin(0, Vec::new());
-        let number = self.hub.link_up(node.clone(), secret, line).map_err(|_| Turned::Unavailable)?;
+        let number = self
+            .hub
+            .link_up(node.clone(), secret, peer.ip().to_canonical().to_string(), line)
+            .map_err(|_| Turned::Unavailable)?;
         // Without a number the node was removed meanwhile: the link runs just long enough to say so.
         let number = number.unwrap_or(0);
         let names = Names { read: "agent-read", write: "agent-write" };

@@ -6,11 +6,13 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use log::LevelFilter;
 
+use super::cli::{Command, SecretTo};
+use crate::gate::Head;
 use crate::protocol::NodeId;
 
 /// What `--help` prints.
@@ -20,41 +22,55 @@ longshore-panel: the control plane of Longshore, with its page and API
 Usage:
   longshore-panel [OPTIONS]                          serve the page, the API and the Agents
   longshore-panel node add ID [--secret-file PATH]   make a node and write its secret to a new file
-  longshore-panel node list                          list the nodes
-  longshore-panel node remove ID                     remove a node and forget its servers
+  longshore-panel node join ID                       print a token for longshore-agent join, good for 15 minutes
+  longshore-panel node rotate ID [--secret-file PATH]  another secret; the one before works for a day more
+  longshore-panel node revoke ID                     make its secrets void and close its link
+  longshore-panel node list | node remove ID         list the nodes; remove one and forget its servers
+  longshore-panel user add NAME [--admin]            make a user and print the link to log in
+  longshore-panel user link NAME                     print a one-time login link
+  longshore-panel user password NAME                 set a password, read from standard input
+  longshore-panel user list | user remove NAME
+  longshore-panel token add USER NAME [--scopes read,power] [--days N]   print an API token
+  longshore-panel token list | token revoke ID
+  longshore-panel backup FILE | restore FILE         copy the database while the Panel runs; put a copy back
+  longshore-panel doctor                             look at everything that the Panel needs
 
 Options (over the environment variable of the same name, over the --config file):
   --config FILE         read KEY=value lines from FILE
-  --http-addr ADDR      HTTP_ADDR   page and API, default 127.0.0.1:3000
+  --http-addr ADDR      HTTP_ADDR   page, API, and Agents at /agent, default 127.0.0.1:3000
   --agent-addr ADDR     AGENT_ADDR  Agents, default 127.0.0.1:8080
   --data-dir DIR        DATA_DIR    default /var/lib/longshore-panel
   --http-hosts NAMES    HTTP_HOSTS  further host names the page is opened by, with commas between
+  --tls-cert FILE       TLS_CERT    certificate chain (PEM) for both addresses, read again when it changes
+  --tls-key FILE        TLS_KEY     its key (PEM)
+  --trusted-proxies IPS TRUSTED_PROXIES  whose X-Forwarded-For and -Proto are believed
   --log-level LEVEL     LOG_LEVEL   off, error, warn, info (default), debug or trace
-  --secret-file PATH    node add: where the secret goes (default DATA_DIR/ID.secret); - is standard output
+  --secret-file PATH    where a node's secret goes (node add: default DATA_DIR/ID.secret); - is standard output
   -h, --help            print this and exit
   -V, --version         print the version and exit
 
-Addresses beyond loopback need ALLOW_INSECURE=1, because there is no login and no TLS yet.
+Addresses beyond loopback need TLS, TRUSTED_PROXIES, or ALLOW_INSECURE=1.
 ";
 
-const KEYS: [&str; 6] = ["HTTP_ADDR", "AGENT_ADDR", "DATA_DIR", "HTTP_HOSTS", "LOG_LEVEL", "ALLOW_INSECURE"];
+const KEYS: [&str; 9] = [
+    "HTTP_ADDR",
+    "AGENT_ADDR",
+    "DATA_DIR",
+    "HTTP_HOSTS",
+    "TLS_CERT",
+    "TLS_KEY",
+    "TRUSTED_PROXIES",
+    "LOG_LEVEL",
+    "ALLOW_INSECURE",
+];
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq)]
 pub enum Invocation {
     Serve,
-    NodeAdd { id: NodeId, secret_to: Option<SecretTo> },
-    NodeList,
-    NodeRemove { id: NodeId },
+    Command(Command),
     Help,
     Version,
-}
-
-/// Where `node add` leaves the secret.
-#[derive(Debug, PartialEq)]
-pub enum SecretTo {
-    File(PathBuf),
-    Stdout,
 }
 
 /// The effective configuration.
@@ -65,7 +81,85 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Host names besides loopback's that a browser may use for the page, in lower case.
     pub http_hosts: Vec<String>,
+    /// Certificate chain and key of HTTP_ADDR and AGENT_ADDR, as PEM files.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    pub proxies: Proxies,
     pub log_level: LevelFilter,
+}
+
+impl Config {
+    /// Where a person on this machine opens the page.
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let address = match self.http_addr.ip().is_unspecified() {
+            true => SocketAddr::new([127, 0, 0, 1].into(), self.http_addr.port()),
+            false => self.http_addr,
+        };
+        format!("{scheme}://{address}")
+    }
+}
+
+/// Proxies whose word on the asker's address is taken.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Proxies(Vec<(IpAddr, u8)>);
+
+impl Proxies {
+    /// Addresses or networks with commas between, such as `127.0.0.1, 10.0.0.0/8`.
+    fn parse(text: &str) -> Option<Proxies> {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let network = |part: &str| {
+            let (address, bits) = match part.split_once('/') {
+                Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
+                None => (part, None),
+            };
+            let address: IpAddr = address.parse().ok()?;
+            let most = if address.is_ipv4() { 32 } else { 128 };
+            let bits = bits.unwrap_or(most);
+            (bits <= most).then_some((address, bits))
+        };
+        parts.map(network).collect::<Option<_>>().map(Proxies)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|(network, bits)| match (network, address) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let shift = 32 - u32::from(*bits);
+                network.to_bits().checked_shr(shift) == address.to_bits().checked_shr(shift)
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let shift = 128 - u32::from(*bits);
+                network.to_bits().checked_shr(shift) == address.to_bits().checked_shr(shift)
+            }
+            _ => false,
+        })
+    }
+
+    /// Who asks, and whether by TLS: the peer, or behind proxies that are trusted the last address that none of them
+    /// has. What an untrusted peer says of others is nothing.
+    pub fn asker(&self, head: &Head, peer: SocketAddr, tls: bool) -> (IpAddr, bool) {
+        let peer = peer.ip().to_canonical();
+        if !self.trusts(peer) {
+            return (peer, tls);
+        }
+        let told = head.headers().filter(|(name, _)| name.eq_ignore_ascii_case("x-forwarded-for"));
+        let told: Vec<&str> = told.flat_map(|(_, value)| value.split(',')).map(str::trim).collect();
+        let mut asker = peer;
+        for text in told.into_iter().rev() {
+            let Ok(address) = text.parse::<IpAddr>() else { break };
+            asker = address.to_canonical();
+            if !self.trusts(asker) {
+                break;
+            }
+        }
+        let secure =
+            head.header("x-forwarded-proto").is_some_and(|proto| proto.eq_ignore_ascii_case("https"));
+        (asker, tls || secure)
+    }
 }
 
 /// Why the Panel cannot start with what it was told. Ends the process with exit code 2.
@@ -115,15 +209,27 @@ fn parse_arguments(
     let mut parser = lexopt::Parser::from_iter(arguments);
     let mut flags = BTreeMap::new();
     let mut words: Vec<String> = Vec::new();
-    let mut secret_to = None;
+    let mut options = Options::default();
     while let Some(argument) = parser.next().map_err(usage)? {
         let key = match argument {
             Short('h') | Long("help") => return Ok((Invocation::Help, flags)),
             Short('V') | Long("version") => return Ok((Invocation::Version, flags)),
             Long("secret-file") => {
                 let path = parser.value().map_err(usage)?;
-                secret_to =
+                options.secret_to =
                     Some(if path == "-" { SecretTo::Stdout } else { SecretTo::File(PathBuf::from(path)) });
+                continue;
+            }
+            Long("admin") => {
+                options.admin = true;
+                continue;
+            }
+            Long("scopes") => {
+                options.scopes = Some(parser.value().and_then(|value| value.string()).map_err(usage)?);
+                continue;
+            }
+            Long("days") => {
+                options.days = Some(parser.value().and_then(|value| value.parse()).map_err(usage)?);
                 continue;
             }
             Value(word) => {
@@ -135,33 +241,76 @@ fn parse_arguments(
             Long("agent-addr") => "AGENT_ADDR",
             Long("data-dir") => "DATA_DIR",
             Long("http-hosts") => "HTTP_HOSTS",
+            Long("tls-cert") => "TLS_CERT",
+            Long("tls-key") => "TLS_KEY",
+            Long("trusted-proxies") => "TRUSTED_PROXIES",
             Long("log-level") => "LOG_LEVEL",
             other => return Err(usage(other.unexpected())),
         };
         flags.insert(key, parser.value().and_then(|value| value.string()).map_err(usage)?);
     }
-    Ok((invocation(&words, secret_to)?, flags))
+    Ok((invocation(&words, options)?, flags))
 }
 
-fn invocation(words: &[String], secret_to: Option<SecretTo>) -> Result<Invocation, ConfigError> {
+/// Options of subcommands.
+#[derive(Debug, Default, PartialEq)]
+struct Options {
+    secret_to: Option<SecretTo>,
+    admin: bool,
+    scopes: Option<String>,
+    days: Option<u64>,
+}
+
+fn invocation(words: &[String], mut options: Options) -> Result<Invocation, ConfigError> {
     let node = |id: &str| {
         id.parse::<NodeId>().map_err(|fault| ConfigError::Usage(format!("node id \"{id}\": {fault}")))
     };
+    let text = str::to_owned;
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let invocation = match words[..] {
-        [] => Invocation::Serve,
-        ["node", "add", id] => return Ok(Invocation::NodeAdd { id: node(id)?, secret_to }),
-        ["node", "list"] => Invocation::NodeList,
-        ["node", "remove", id] => Invocation::NodeRemove { id: node(id)? },
-        ["node", ..] => {
-            return Err(ConfigError::Usage("expected node add ID, node list or node remove ID".into()));
+    let command = match words[..] {
+        [] => None,
+        ["node", "add", id] => Some(Command::NodeAdd { id: node(id)?, secret_to: options.secret_to.take() }),
+        ["node", "list"] => Some(Command::NodeList),
+        ["node", "remove", id] => Some(Command::NodeRemove { id: node(id)? }),
+        ["node", "join", id] => Some(Command::NodeJoin { id: node(id)? }),
+        ["node", "rotate", id] => {
+            Some(Command::NodeRotate { id: node(id)?, secret_to: options.secret_to.take() })
         }
+        ["node", "revoke", id] => Some(Command::NodeRevoke { id: node(id)? }),
+        ["node", ..] => return expected("node add, list, remove, join, rotate or revoke, and an ID"),
+        ["user", "add", name] => {
+            Some(Command::UserAdd { name: text(name), admin: std::mem::take(&mut options.admin) })
+        }
+        ["user", "list"] => Some(Command::UserList),
+        ["user", "remove", name] => Some(Command::UserRemove { name: text(name) }),
+        ["user", "link", name] => Some(Command::UserLink { name: text(name) }),
+        ["user", "password", name] => Some(Command::UserPassword { name: text(name) }),
+        ["user", ..] => return expected("user add, list, remove, link or password, and a NAME"),
+        ["token", "add", user, name] => {
+            let scopes = options.scopes.take().unwrap_or_else(|| "read".into());
+            let days = options.days.take();
+            Some(Command::TokenAdd { user: text(user), name: text(name), scopes, days })
+        }
+        ["token", "list"] => Some(Command::TokenList),
+        ["token", "revoke", id] => {
+            let id =
+                id.parse().map_err(|_| ConfigError::Usage(format!("token id \"{id}\": not a number")))?;
+            Some(Command::TokenRevoke { id })
+        }
+        ["token", ..] => return expected("token add USER NAME, token list or token revoke ID"),
+        ["backup", path] => Some(Command::Backup { to: path.into() }),
+        ["restore", path] => Some(Command::Restore { from: path.into() }),
+        ["doctor"] => Some(Command::Doctor),
         [other, ..] => return Err(ConfigError::Usage(format!("unknown command \"{other}\""))),
     };
-    match secret_to {
-        Some(_) => Err(ConfigError::Usage("--secret-file belongs to node add".into())),
-        None => Ok(invocation),
+    if options != Options::default() {
+        return Err(ConfigError::Usage("an option that does not belong to this command".into()));
     }
+    Ok(command.map_or(Invocation::Serve, Invocation::Command))
+}
+
+fn expected(what: &str) -> Result<Invocation, ConfigError> {
+    Err(ConfigError::Usage(format!("expected {what}")))
 }
 
 /// Raw values with where each came from; later sources replace earlier ones.
@@ -199,9 +348,27 @@ impl Settings {
             "0" => Some(false),
             _ => None,
         })?;
+        let file = |key| -> Result<Option<PathBuf>, ConfigError> {
+            let path = self.value(key, "", "an absolute path", |text| {
+                Some(PathBuf::from(text)).filter(|path| text.is_empty() || path.is_absolute())
+            })?;
+            Ok(Some(path).filter(|path| !path.as_os_str().is_empty()))
+        };
+        let tls = match (file("TLS_CERT")?, file("TLS_KEY")?) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => return Err(ConfigError::Usage("TLS_CERT and TLS_KEY belong together".into())),
+        };
+        let proxies = self.value(
+            "TRUSTED_PROXIES",
+            "",
+            "IP addresses or networks such as 10.0.0.0/8, with commas between",
+            Proxies::parse,
+        )?;
+        let protected = tls.is_some() || !proxies.is_empty() || exposed_ok;
         let address = |key, default| {
             let value: SocketAddr = self.value(key, default, ADDRESS, |text| text.parse().ok())?;
-            if value.ip().to_canonical().is_loopback() || exposed_ok {
+            if value.ip().to_canonical().is_loopback() || protected {
                 return Ok(value);
             }
             Err(ConfigError::Exposed { key, value })
@@ -218,6 +385,8 @@ impl Settings {
                 "host names without port, with commas between",
                 host_names,
             )?,
+            tls,
+            proxies,
             log_level: self.value("LOG_LEVEL", "info", "off, error, warn, info, debug or trace", |text| {
                 text.parse().ok()
             })?,
@@ -266,7 +435,8 @@ impl fmt::Display for ConfigError {
             ConfigError::Exposed { key, value } => {
                 write!(
                     f,
-                    "{key}={value}: expected a loopback address, or ALLOW_INSECURE=1 to do without TLS and login"
+                    "{key}={value}: expected a loopback address, TLS_CERT and TLS_KEY, TRUSTED_PROXIES, or \
+                     ALLOW_INSECURE=1 to do without TLS"
                 )
             }
         }
@@ -332,17 +502,55 @@ mod tests {
 
     #[test]
     fn commands_are_told_apart() {
-        let add = |secret_to| Invocation::NodeAdd { id: "n1".parse().unwrap(), secret_to };
+        let command = |words: &[&str]| match from(words, &[]).unwrap().0 {
+            Invocation::Command(command) => command,
+            other => panic!("{other:?}"),
+        };
+        let add = |secret_to| Command::NodeAdd { id: "n1".parse().unwrap(), secret_to };
         let file = SecretTo::File("/s".into());
-        assert_eq!(from(&["node", "add", "n1", "--secret-file", "/s"], &[]).unwrap().0, add(Some(file)));
+        assert_eq!(command(&["node", "add", "n1", "--secret-file", "/s"]), add(Some(file)));
+        assert_eq!(command(&["node", "add", "n1", "--secret-file", "-"]), add(Some(SecretTo::Stdout)));
+        assert_eq!(command(&["node", "add", "n1"]), add(None));
+        assert_eq!(command(&["node", "list"]), Command::NodeList);
         assert_eq!(
-            from(&["node", "add", "n1", "--secret-file", "-"], &[]).unwrap().0,
-            add(Some(SecretTo::Stdout))
+            command(&["user", "add", "a", "--admin"]),
+            Command::UserAdd { name: "a".into(), admin: true }
         );
-        assert_eq!(from(&["node", "add", "n1"], &[]).unwrap().0, add(None));
-        assert_eq!(from(&["node", "list"], &[]).unwrap().0, Invocation::NodeList);
+        let token = command(&["token", "add", "a", "t", "--scopes", "read,power", "--days", "3"]);
+        let scopes = "read,power".to_owned();
+        assert_eq!(token, Command::TokenAdd { user: "a".into(), name: "t".into(), scopes, days: Some(3) });
         assert_eq!(from(&["-h"], &[("HTTP_ADDR", "wrong")]).unwrap().0, Invocation::Help);
-        assert!(from(&["node", "list", "--secret-file", "/s"], &[]).is_err());
-        assert!(from(&["serve"], &[]).is_err());
+        for wrong in [
+            &["node", "list", "--secret-file", "/s"][..],
+            &["node", "list", "--admin"],
+            &["user", "list", "--days", "x"],
+            &["token", "revoke", "x"],
+            &["backup"],
+            &["serve"],
+        ] {
+            assert!(from(wrong, &[]).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        let environment =
+            [("TRUSTED_PROXIES", "127.0.0.1, 10.0.0.0/8,fd00::/8"), ("HTTP_ADDR", "0.0.0.0:3000")];
+        let config = from(&[], &environment).unwrap().1;
+        for (trusted, address) in [
+            (true, "127.0.0.1"),
+            (true, "10.1.2.3"),
+            (true, "fd12::1"),
+            (true, "::ffff:10.0.0.1"),
+            (false, "127.0.0.2"),
+            (false, "11.0.0.1"),
+            (false, "::1"),
+        ] {
+            assert_eq!(config.proxies.trusts(address.parse().unwrap()), trusted, "{address}");
+        }
+        for wrong in ["10.0.0.0/33", "host", "1.2.3"] {
+            assert!(from(&[], &[("TRUSTED_PROXIES", wrong)]).is_err(), "{wrong}");
+        }
+        assert!(from(&[], &[("TLS_CERT", "/c")]).unwrap_err().contains("belong together"));
     }
 }

@@ -7,12 +7,15 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use log::warn;
 use serde::Serialize;
 
+use super::accounts::{Principal, Rights, Via};
 use super::limit::LogLimit;
+use super::store::ServerKey;
 
 /// Streams open at the same time.
 pub const MAX_STREAMS: usize = 256;
@@ -32,17 +35,62 @@ pub struct EventId {
 #[derive(Debug, PartialEq)]
 pub struct TooMany;
 
+/// Whom a stream belongs to, and the one server whose output it carries.
+#[derive(Clone, Debug)]
+pub struct Audience {
+    pub who: Principal,
+    pub console: Option<ServerKey>,
+}
+
+impl Audience {
+    pub fn sees_server(&self, key: &ServerKey) -> bool {
+        self.who.rights(key).has(Rights::VIEW)
+    }
+
+    pub fn sees_all(&self) -> bool {
+        self.who.is_admin() && self.who.scopes().has(Rights::VIEW)
+    }
+
+    fn sees(&self, subject: &Subject) -> bool {
+        match subject {
+            Subject::Admins => self.sees_all(),
+            Subject::Server(key) => self.sees_server(key),
+        }
+    }
+
+    fn session(&self) -> Option<&str> {
+        match &self.who.via {
+            Via::Session { hash, .. } => Some(hash),
+            Via::Token { .. } => None,
+        }
+    }
+}
+
+/// Whom an event concerns.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Subject {
+    /// Those who see everything.
+    Admins,
+    /// Those who may see this server.
+    Server(ServerKey),
+}
+
 #[derive(Default)]
 pub struct Broadcast {
     epoch: u64,
     /// Number of the newest event; 0 before the first.
     newest: u64,
     /// The newest events, without a gap.
-    ring: VecDeque<String>,
+    ring: VecDeque<(Subject, Arc<str>)>,
     ring_bytes: usize,
-    streams: Vec<Sender<Vec<u8>>>,
+    streams: Vec<Stream>,
     dropped: u64,
     log: LogLimit,
+}
+
+struct Stream {
+    audience: Audience,
+    pieces: Sender<Vec<u8>>,
 }
 
 impl Broadcast {
@@ -50,52 +98,101 @@ impl Broadcast {
         Broadcast { epoch, ..Broadcast::default() }
     }
 
-    /// Tells every stream, and keeps the event for those that are away.
-    pub fn publish(&mut self, event: &str, data: &impl Serialize) {
+    /// Tells every stream that may hear of it, and keeps the event for those that are away.
+    pub fn publish(&mut self, subject: Subject, event: &str, data: &impl Serialize) {
         self.newest += 1;
         let id = EventId { epoch: self.epoch, number: self.newest };
-        let frame = format!("id: {id}\nevent: {event}\ndata: {}\n\n", json(data));
-        self.send(&frame);
+        let frame: Arc<str> = format!("id: {id}\nevent: {event}\ndata: {}\n\n", json(data)).into();
+        self.send(|audience| audience.sees(&subject).then(|| frame.as_bytes().to_vec()));
         self.ring_bytes += frame.len();
-        self.ring.push_back(frame);
+        self.ring.push_back((subject, frame));
         while self.ring_bytes > RING_BYTES
-            && let Some(oldest) = self.ring.pop_front()
+            && let Some((_, oldest)) = self.ring.pop_front()
         {
             self.ring_bytes -= oldest.len();
         }
     }
 
-    /// Tells every stream what is worth knowing now and stale soon, such as measurements: nothing is kept.
-    pub fn publish_passing(&mut self, event: &str, data: &impl Serialize) {
-        if !self.streams.is_empty() {
-            self.send(&format!("event: {event}\ndata: {}\n\n", json(data)));
-        }
+    /// Tells each stream what is worth knowing now and stale soon, such as measurements: nothing is kept. `data` makes
+    /// it for one audience, or nothing; those who see everything are told the same.
+    pub fn publish_passing<D: Serialize>(&mut self, event: &str, data: impl Fn(&Audience) -> Option<D>) {
+        let mut for_all: Option<Option<Vec<u8>>> = None;
+        let frame = |data: Option<D>| {
+            data.map(|data| format!("event: {event}\ndata: {}\n\n", json(&data)).into_bytes())
+        };
+        self.send(|audience| match audience.sees_all() {
+            true => for_all.get_or_insert_with(|| frame(data(audience))).clone(),
+            false => frame(data(audience)),
+        });
+    }
+
+    /// Tells the streams that carry a server's output.
+    pub fn publish_console(&mut self, key: &ServerKey, data: impl FnOnce() -> String) {
+        let mut data = Some(data);
+        let mut frame = Vec::new();
+        self.send(|audience| {
+            if audience.console.as_ref() != Some(key) || !audience.sees_server(key) {
+                return None;
+            }
+            if let Some(data) = data.take() {
+                frame = format!("event: console\ndata: {}\n\n", data()).into_bytes();
+            }
+            Some(frame.clone())
+        });
+    }
+
+    /// Whether a stream carries this server's output.
+    pub fn has_console(&self, key: &ServerKey) -> bool {
+        self.streams.iter().any(|stream| stream.audience.console.as_ref() == Some(key))
+    }
+
+    /// Ends a session's streams, telling them why.
+    pub fn end_session(&mut self, ended: impl Fn(i64, &str) -> bool) {
+        let over =
+            |audience: &Audience| audience.session().is_some_and(|hash| ended(audience.who.user, hash));
+        self.end(over, b"event: logout\ndata: {}\n\n");
+    }
+
+    /// Ends a user's streams, which come back and are then heard with what the user may by then.
+    pub fn end_user(&mut self, user: i64) {
+        self.end(|audience| audience.who.user == user, b":\n\n");
+    }
+
+    fn end(&mut self, ends: impl Fn(&Audience) -> bool, farewell: &[u8]) {
+        self.streams.retain(|stream| {
+            let stays = !ends(&stream.audience);
+            if !stays {
+                let _ = stream.pieces.try_send(farewell.to_vec()); // full or gone: it ends all the same
+            }
+            stays
+        });
     }
 
     /// Opens a stream that begins after `last` when everything since then is still here, and with `snapshot`, the
     /// whole state, when it is not. The receiver is disconnected when the stream was dropped or the Panel ends.
     pub fn subscribe<S: Serialize>(
         &mut self,
+        audience: Audience,
         last: Option<EventId>,
-        snapshot: impl FnOnce() -> S,
+        snapshot: impl FnOnce(&Audience) -> S,
     ) -> Result<Receiver<Vec<u8>>, TooMany> {
         if self.streams.len() >= MAX_STREAMS {
             // A sender learns only by sending that its page has left; a comment says nothing to those that have not.
-            self.send(":\n\n");
+            self.send(|_| Some(b":\n\n".to_vec()));
         }
         if self.streams.len() >= MAX_STREAMS {
             return Err(TooMany);
         }
-        let first = match self.since(last) {
+        let first = match self.since(last, &audience) {
             Some(missed) => format!("retry: 1000\n\n{missed}"),
             None => {
                 let id = EventId { epoch: self.epoch, number: self.newest };
-                format!("retry: 1000\nid: {id}\nevent: snapshot\ndata: {}\n\n", json(&snapshot()))
+                format!("retry: 1000\nid: {id}\nevent: snapshot\ndata: {}\n\n", json(&snapshot(&audience)))
             }
         };
         let (to_stream, pieces) = bounded(QUEUE);
         let _ = to_stream.try_send(first.into_bytes()); // a new queue has room
-        self.streams.push(to_stream);
+        self.streams.push(Stream { audience, pieces: to_stream });
         Ok(pieces)
     }
 
@@ -103,21 +200,29 @@ impl Broadcast {
         !self.streams.is_empty()
     }
 
-    fn since(&self, last: Option<EventId>) -> Option<String> {
+    pub fn stream_count(&self) -> usize {
+        self.streams.len()
+    }
+
+    fn since(&self, last: Option<EventId>, audience: &Audience) -> Option<String> {
         let last = last.filter(|last| last.epoch == self.epoch)?;
         let missed = usize::try_from(self.newest.checked_sub(last.number)?).ok()?;
         let from = self.ring.len().checked_sub(missed)?;
-        Some(self.ring.range(from..).map(String::as_str).collect())
+        let frames = self.ring.range(from..).filter(|(subject, _)| audience.sees(subject));
+        Some(frames.map(|(_, frame)| &**frame).collect())
     }
 
-    fn send(&mut self, frame: &str) {
+    fn send(&mut self, mut frame: impl FnMut(&Audience) -> Option<Vec<u8>>) {
         let before = self.dropped;
-        self.streams.retain(|stream| match stream.try_send(frame.as_bytes().to_vec()) {
-            Ok(()) => true,
-            Err(TrySendError::Disconnected(_)) => false,
-            Err(TrySendError::Full(_)) => {
-                self.dropped += 1;
-                false
+        self.streams.retain(|stream| {
+            let Some(frame) = frame(&stream.audience) else { return true };
+            match stream.pieces.try_send(frame) {
+                Ok(()) => true,
+                Err(TrySendError::Disconnected(_)) => false,
+                Err(TrySendError::Full(_)) => {
+                    self.dropped += 1;
+                    false
+                }
             }
         });
         if self.dropped > before && self.log.pass().is_some() {
@@ -150,7 +255,29 @@ impl FromStr for EventId {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use super::super::accounts::Role;
     use super::*;
+
+    fn admin() -> Audience {
+        audience(Role::Admin, &[])
+    }
+
+    fn audience(role: Role, granted: &[&str]) -> Audience {
+        let grants = granted.iter().map(|id| (key(id), Rights::VIEW)).collect::<HashMap<_, _>>();
+        let via = Via::Session { hash: "h".into(), csrf: String::new() };
+        let who = Principal { user: 1, name: "a".into(), role, grants: Arc::new(grants), via };
+        Audience { who, console: None }
+    }
+
+    fn key(id: &str) -> ServerKey {
+        ("n".parse().unwrap(), id.parse().unwrap())
+    }
+
+    fn publish(broadcast: &mut Broadcast, data: &impl Serialize) {
+        broadcast.publish(Subject::Admins, "server", data);
+    }
 
     fn drain(stream: &Receiver<Vec<u8>>) -> String {
         stream.try_iter().map(|piece| String::from_utf8(piece).unwrap()).collect()
@@ -163,19 +290,19 @@ mod tests {
     #[test]
     fn a_stream_resumes_without_a_hole() {
         let mut broadcast = Broadcast::new(3);
-        let stream = broadcast.subscribe(None, || "all").unwrap();
-        broadcast.publish("server", &1);
+        let stream = broadcast.subscribe(admin(), None, |_| "all").unwrap();
+        publish(&mut broadcast, &1);
         let seen = drain(&stream);
         assert_eq!(
             seen,
             "retry: 1000\nid: 3.0\nevent: snapshot\ndata: \"all\"\n\nid: 3.1\nevent: server\ndata: 1\n\n"
         );
         drop(stream);
-        broadcast.publish("server", &2);
-        broadcast.publish_passing("usage", &0);
-        broadcast.publish("server", &3);
-        let again = broadcast.subscribe(Some(last_id(&seen)), || unreachable!() as u8).unwrap();
-        broadcast.publish("server", &4);
+        publish(&mut broadcast, &2);
+        broadcast.publish_passing("usage", |_| Some(0));
+        publish(&mut broadcast, &3);
+        let again = broadcast.subscribe(admin(), Some(last_id(&seen)), |_| unreachable!() as u8).unwrap();
+        publish(&mut broadcast, &4);
         let events = |text: &str| -> Vec<String> {
             text.lines().filter_map(|line| line.strip_prefix("data: ")).map(str::to_owned).collect()
         };
@@ -186,22 +313,22 @@ mod tests {
     fn what_cannot_be_resumed_begins_with_a_snapshot() {
         let mut broadcast = Broadcast::new(3);
         let big = "x".repeat(RING_BYTES / 3);
-        (0..4).for_each(|_| broadcast.publish("server", &big));
+        (0..4).for_each(|_| publish(&mut broadcast, &big));
         for stale in ["3.0", "3.1", "2.4", "3.5", "", "x", "3.-1"] {
-            let stream = broadcast.subscribe(stale.parse().ok(), || "all").unwrap();
+            let stream = broadcast.subscribe(admin(), stale.parse().ok(), |_| "all").unwrap();
             assert!(drain(&stream).contains("snapshot"), "{stale}");
         }
-        let stream = broadcast.subscribe("3.4".parse().ok(), || "all").unwrap();
+        let stream = broadcast.subscribe(admin(), "3.4".parse().ok(), |_| "all").unwrap();
         assert_eq!(drain(&stream), "retry: 1000\n\n");
     }
 
     #[test]
     fn a_stream_that_does_not_read_is_dropped_alone() {
         let mut broadcast = Broadcast::new(1);
-        let slow = broadcast.subscribe(None, || 0).unwrap();
+        let slow = broadcast.subscribe(admin(), None, |_| 0).unwrap();
         for number in 0..QUEUE {
-            let reading = broadcast.subscribe(None, || 0).unwrap();
-            broadcast.publish("server", &number);
+            let reading = broadcast.subscribe(admin(), None, |_| 0).unwrap();
+            publish(&mut broadcast, &number);
             assert!(drain(&reading).ends_with(&format!("data: {number}\n\n")));
         }
         assert_eq!(broadcast.dropped, 1);
@@ -212,9 +339,42 @@ mod tests {
     #[test]
     fn streams_are_bounded_and_those_that_left_make_room() {
         let mut broadcast = Broadcast::new(1);
-        let mut open: Vec<_> = (0..MAX_STREAMS).map(|_| broadcast.subscribe(None, || 0).unwrap()).collect();
-        assert_eq!(broadcast.subscribe(None, || 0).err(), Some(TooMany));
+        let mut open: Vec<_> =
+            (0..MAX_STREAMS).map(|_| broadcast.subscribe(admin(), None, |_| 0).unwrap()).collect();
+        assert_eq!(broadcast.subscribe(admin(), None, |_| 0).err(), Some(TooMany));
         open.pop();
-        assert!(broadcast.subscribe(None, || 0).is_ok());
+        assert!(broadcast.subscribe(admin(), None, |_| 0).is_ok());
+    }
+
+    #[test]
+    fn members_hear_of_their_own_servers_only_also_when_they_resume() {
+        let mut broadcast = Broadcast::new(1);
+        let member = || audience(Role::Member, &["mine"]);
+        let live = broadcast.subscribe(member(), None, |_| 0).unwrap();
+        broadcast.publish(Subject::Server(key("mine")), "server", &1);
+        broadcast.publish(Subject::Server(key("other")), "server", &2);
+        broadcast.publish(Subject::Admins, "node", &3);
+        broadcast.publish_passing("usage", |audience| audience.sees_all().then_some(4));
+        broadcast.publish_console(&key("mine"), || "5".into());
+        let told = drain(&live);
+        assert!(told.ends_with("id: 1.1\nevent: server\ndata: 1\n\n"), "{told}");
+        let again = broadcast.subscribe(member(), "1.0".parse().ok(), |_| 0).unwrap();
+        assert_eq!(drain(&again), "retry: 1000\n\nid: 1.1\nevent: server\ndata: 1\n\n");
+        let watching = Audience { console: Some(key("mine")), ..member() };
+        let stream = broadcast.subscribe(watching, "1.3".parse().ok(), |_| 0).unwrap();
+        broadcast.publish_console(&key("mine"), || "6".into());
+        broadcast.publish_console(&key("other"), || unreachable!());
+        assert!(drain(&stream).ends_with("event: console\ndata: 6\n\n"));
+    }
+
+    #[test]
+    fn the_end_of_a_session_ends_its_streams() {
+        let mut broadcast = Broadcast::new(1);
+        let stream = broadcast.subscribe(admin(), None, |_| 0).unwrap();
+        broadcast.end_session(|_, hash| hash == "other");
+        assert!(broadcast.has_streams());
+        broadcast.end_session(|_, hash| hash == "h");
+        assert!(drain(&stream).ends_with("event: logout\ndata: {}\n\n"));
+        assert!(!broadcast.has_streams());
     }
 }

@@ -1,4 +1,4 @@
-//! Who may ask: the checks that stand before every page and every call, as long as there is no login.
+//! From where something may be asked: the checks that stand before every page and every call, whoever asks.
 //!
 //! Pure: a request's head in, a refusal or nothing out. A browser on this machine also runs other people's pages;
 //! these must neither read (a name of theirs that resolves to us: DNS rebinding) nor act (a form or fetch across
@@ -53,12 +53,12 @@ impl Guard {
 
     /// Calls that change something: a type of content that no form can send, so that a browser asks us first.
     pub fn check_json(&self, head: &Head) -> Result<(), Problem> {
-        let essence =
-            head.header("content-type").and_then(|value| value.split(';').next()).unwrap_or_default();
-        if essence.trim().eq_ignore_ascii_case("application/json") {
-            return Ok(());
-        }
-        Err(Problem::new(415, "UNSUPPORTED_MEDIA_TYPE", "The call needs Content-Type: application/json."))
+        check_type(head, "application/json")
+    }
+
+    /// Calls that bring bytes.
+    pub fn check_bytes(&self, head: &Head) -> Result<(), Problem> {
+        check_type(head, "application/octet-stream")
     }
 
     fn is_ours(&self, name: &str) -> bool {
@@ -72,6 +72,14 @@ impl Guard {
             }
         }
     }
+}
+
+fn check_type(head: &Head, expected: &str) -> Result<(), Problem> {
+    let essence = head.header("content-type").and_then(|value| value.split(';').next()).unwrap_or_default();
+    if essence.trim().eq_ignore_ascii_case(expected) {
+        return Ok(());
+    }
+    Err(Problem::new(415, "UNSUPPORTED_MEDIA_TYPE", format!("The call needs Content-Type: {expected}.")))
 }
 
 /// The host of a `Host` value in lower case, without its port and without the brackets of IPv6.

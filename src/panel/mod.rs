@@ -12,15 +12,23 @@
 //! | hub | one `select!`; owns all state | [`hub::Hub::shutdown`] |
 //! | agents | upgrades from the gate | [`agents::Agents::shutdown`] |
 //! | agent-read, agent-write | one node's socket, its outbox | the link ends |
+//! | metrics | its timer; stores measurements | [`metrics::Recorder::shutdown`] |
+//! | download | a node's answer, a browser that takes it | the file or its client ends |
 //! | two gates with their threads | accept, requests | `Gate::shutdown` |
 //!
 //! Knows `protocol`, `link` and `gate`; never Docker and never the Agent's own code.
 
+pub mod cli;
 pub mod config;
 
 pub mod secret;
 pub mod store;
 pub mod time;
+
+pub mod accounts;
+pub mod journal;
+pub mod metrics;
+pub mod templates;
 
 pub mod wire;
 
@@ -34,8 +42,8 @@ pub mod limit;
 pub mod api;
 pub mod guard;
 pub mod page;
+pub mod tls;
 
-mod nodes;
 mod serve;
 
 use std::ffi::OsString;
@@ -61,9 +69,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = match invocation {
         Invocation::Help => print(config::HELP),
         Invocation::Version => print(&format!("longshore-panel {}\n", crate::version::line())),
-        Invocation::NodeAdd { id, secret_to } => nodes::add(&config.data_dir, &id, secret_to),
-        Invocation::NodeList => nodes::list(&config.data_dir),
-        Invocation::NodeRemove { id } => nodes::remove(&config.data_dir, &id),
+        Invocation::Command(command) => cli::run(command, &config),
         Invocation::Serve => serve::run(config).map_err(PanelError::Serve),
     };
     match done {
@@ -83,6 +89,12 @@ pub enum PanelError {
     Random,
     /// Standard output is closed.
     Output(std::io::Error),
+    /// Standard input cannot be read.
+    Input(std::io::Error),
+    /// What was asked for is not allowed or not possible, in plain words.
+    Refused(problem::Problem),
+    /// So many things that the doctor has found.
+    Unwell(usize),
     Serve(ServeError),
 }
 
@@ -117,12 +129,24 @@ impl fmt::Display for PanelError {
             PanelError::Store(cause) => cause.fmt(f),
             PanelError::Random => f.write_str("the system gave no random numbers"),
             PanelError::Output(cause) => write!(f, "standard output: {cause}"),
+            PanelError::Input(cause) => write!(f, "standard input: {cause}"),
+            PanelError::Refused(problem) => match &problem.field {
+                Some(field) => write!(f, "{field}: {}", problem.message),
+                None => f.write_str(&problem.message),
+            },
+            PanelError::Unwell(count) => write!(f, "{count} found wrong"),
             PanelError::Serve(cause) => cause.fmt(f),
         }
     }
 }
 
 impl std::error::Error for PanelError {}
+
+impl From<problem::Problem> for PanelError {
+    fn from(problem: problem::Problem) -> PanelError {
+        PanelError::Refused(problem)
+    }
+}
 
 impl From<StoreError> for PanelError {
     fn from(cause: StoreError) -> PanelError {

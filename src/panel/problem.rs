@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
+use super::store::StoreError;
 use super::wire::Failure;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -16,11 +17,24 @@ pub struct Problem {
     pub message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
+    /// Seconds after which it is worth another try.
+    #[serde(skip)]
+    pub retry_after: Option<u64>,
+    /// The methods that a path has, where one was asked for that it has not.
+    #[serde(skip)]
+    pub allow: Option<String>,
 }
 
 impl Problem {
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Problem {
-        Problem { status, code: code.into(), message: message.into(), field: None }
+        Problem {
+            status,
+            code: code.into(),
+            message: message.into(),
+            field: None,
+            retry_after: None,
+            allow: None,
+        }
     }
 
     /// 422 for a field of the request's body.
@@ -60,7 +74,29 @@ impl From<&Failure> for Problem {
             Some(field) => failure.message[field.len() + 2..].to_owned(),
             None => failure.message.clone(),
         };
-        Problem { status, code: failure.code.clone().into(), message, field }
+        Problem { status, code: failure.code.clone().into(), message, field, retry_after: None, allow: None }
+    }
+}
+
+/// The Panel's own disk: the cause goes to its log.
+impl From<StoreError> for Problem {
+    fn from(fault: StoreError) -> Problem {
+        match fault {
+            StoreError::Exists(what) => Problem::new(409, "CONFLICT", format!("There is a {what} already.")),
+            StoreError::Unknown(what) => Problem::new(404, "NOT_FOUND", format!("There is no {what}.")),
+            fault => {
+                log::error!("store: {fault}");
+                let what = match fault.is_full() {
+                    true => {
+                        "The Panel's disk is full, so nothing was changed. Make room on it and try again."
+                    }
+                    false => {
+                        "The Panel could not store this, so nothing was changed. Check its disk and log."
+                    }
+                };
+                Problem::new(507, "STORE_FAILED", what)
+            }
+        }
     }
 }
 

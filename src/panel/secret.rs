@@ -50,6 +50,11 @@ impl SecretHash {
         SecretHash(hash)
     }
 
+    /// 64 hexadecimal digits, as they are stored.
+    pub fn to_hex(&self) -> String {
+        to_hex(&self.0)
+    }
+
     /// Whether both are the same, in a time that does not depend on where they differ.
     pub fn matches(&self, other: &SecretHash) -> bool {
         self.0.ct_eq(&other.0).into()
@@ -77,7 +82,7 @@ impl<'de> Deserialize<'de> for SecretHash {
     }
 }
 
-fn to_hex(bytes: &[u8]) -> String {
+pub fn to_hex(bytes: &[u8]) -> String {
     use fmt::Write;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail

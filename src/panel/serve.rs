@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -14,17 +15,24 @@ use log::{error, info};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
+use super::accounts::Accounts;
 use super::agents::Agents;
 use super::api::{self, Api};
 use super::config::Config;
 use super::events::MAX_STREAMS;
 use super::guard::Guard;
 use super::hub::Hub;
+use super::journal::Journal;
+use super::metrics::{Metrics, Recorder};
+use super::secret::Secret;
 use super::store::{Store, StoreError};
+use super::templates::Templates;
 use crate::gate::{self, Gate, GateError};
 
 /// From the signal to the end of the process.
 const SHUTDOWN: Duration = Duration::from_secs(10);
+/// Downloads at one time that are longer than one piece.
+const DOWNLOADS: usize = 32;
 
 #[derive(Debug)]
 pub enum ServeError {
@@ -36,6 +44,8 @@ pub enum ServeError {
     },
     Gate(GateError),
     Start(io::Error),
+    /// The way in for the first admin could not be made.
+    Setup(String),
     /// This thread has ended although nobody asked it to.
     Lost(&'static str),
     /// These did not end in time.
@@ -49,18 +59,39 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     let agent_listener = bind("AGENT_ADDR", config.agent_addr)?;
     let store = Store::open_to_serve(&config.data_dir).map_err(ServeError::Store)?;
     let epoch = store.epoch();
+    let accounts = Arc::new(Accounts::open(&config.data_dir).map_err(ServeError::Store)?);
+    let journal = Arc::new(Journal::open(&config.data_dir).map_err(ServeError::Store)?);
+    let metrics = Metrics::open(&config.data_dir).map_err(ServeError::Store)?;
+    let templates = Templates::open(&config.data_dir).map_err(ServeError::Store)?;
     let signals = SignalThread::start().map_err(ServeError::Start)?;
     let hub = Hub::start(store).map_err(ServeError::Start)?;
+    let recorder =
+        Recorder::start(&config.data_dir, hub.handle(), journal.clone()).map_err(ServeError::Store)?;
     let agents = Agents::start(agent_listener, hub.handle()).map_err(ServeError::Gate)?;
-    let api = Api::new(hub.handle(), Guard::new(config.http_hosts, config.http_addr.ip()));
+    let setup = accounts.offer_setup().map_err(|problem| ServeError::Setup(problem.message))?;
+    let api = Api::new(api::Parts {
+        hub: hub.handle(),
+        guard: Guard::new(config.http_hosts.clone(), config.http_addr.ip()),
+        accounts,
+        journal,
+        metrics,
+        templates,
+        proxies: config.proxies.clone(),
+        tls: config.tls.is_some(),
+        certificate: None,
+    });
     let limits = gate::Config {
         connections: MAX_STREAMS + 4 * api::MAX_CALLS,
         requests: api::MAX_CALLS,
-        streams: MAX_STREAMS,
+        streams: MAX_STREAMS + DOWNLOADS,
+        upgrades: Some(agents.upgrades()),
         ..gate::Config::default()
     };
     let http = Gate::start(http_listener, limits, api).map_err(ServeError::Gate)?;
-    announce(http.address(), agents.address());
+    announce(&config, http.address(), agents.address());
+    if let Some(token) = setup {
+        offer(&config, http.address(), &token);
+    }
     info!("longshore-panel {}: ready, epoch {epoch}", crate::version::VERSION);
 
     let http_ended = http.ended();
@@ -68,6 +99,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         recv(signals.received) -> signal => signal.map(Cause::Signal).unwrap_or(Cause::Lost("signals")),
         recv(hub.ended()) -> _ => Cause::Lost("hub"),
         recv(agents.ended()) -> _ => Cause::Lost("agents"),
+        recv(recorder.ended()) -> _ => Cause::Lost("metrics"),
         recv(http_ended) -> _ => Cause::Lost("http"),
     };
     match cause {
@@ -78,6 +110,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     let deadline = Instant::now() + SHUTDOWN;
     // The hub first: it ends the streams and tells every node, so that the others have less to wait for.
     let ended = [
+        ("metrics", recorder.shutdown(deadline)),
         ("hub", hub.shutdown(deadline)),
         ("agents", agents.shutdown(deadline)),
         ("http", http.shutdown(deadline).inspect_err(|stuck| error!("{stuck}")).is_ok()),
@@ -101,10 +134,24 @@ fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, ServeErro
 }
 
 /// One line on standard output for people and for whoever started the Panel with port 0. It may be closed.
-fn announce(http: SocketAddr, agents: SocketAddr) {
+fn announce(config: &Config, http: SocketAddr, agents: SocketAddr) {
+    let tls = if config.tls.is_some() { "s" } else { "" };
     let mut out = io::stdout().lock();
-    let _ = writeln!(out, "longshore-panel: page http://{http}/ agents ws://{agents}/")
+    let _ = writeln!(out, "longshore-panel: page http{tls}://{http}/ agents ws{tls}://{agents}/")
         .and_then(|()| out.flush());
+}
+
+/// The way in for the first admin: to the terminal and never to the log, which others may read.
+fn offer(config: &Config, http: SocketAddr, token: &Secret) {
+    let config = Config { http_addr: http, ..config.clone() };
+    let mut out = io::stdout().lock();
+    let _ = writeln!(
+        out,
+        "longshore-panel: there is no user yet; open this to make the first admin, once:\n  {}/setup#{}",
+        config.url(),
+        token.expose()
+    )
+    .and_then(|()| out.flush());
 }
 
 /// Turns signals into messages.
@@ -150,6 +197,7 @@ impl fmt::Display for ServeError {
             ServeError::Bind { key, address, cause } => write!(f, "{key}={address}: {cause}"),
             ServeError::Gate(cause) => cause.fmt(f),
             ServeError::Start(cause) => write!(f, "start: {cause}"),
+            ServeError::Setup(cause) => f.write_str(cause),
             ServeError::Lost(thread) => write!(f, "thread {thread} has ended"),
             ServeError::Stuck(threads) => write!(f, "threads did not end in time: {}", threads.join(", ")),
         }

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Milliseconds since the Unix epoch.
@@ -14,6 +15,15 @@ pub struct Time(u64);
 impl Time {
     pub fn now() -> Time {
         Time::from(SystemTime::now())
+    }
+
+    /// Milliseconds since 1970.
+    pub fn millis(self) -> u64 {
+        self.0
+    }
+
+    pub fn from_millis(millis: u64) -> Time {
+        Time(millis)
     }
 
     pub fn after(self, span: Duration) -> Time {
@@ -50,16 +60,37 @@ impl fmt::Display for Time {
     }
 }
 
+/// As the database has it: milliseconds.
+impl ToSql for Time {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(i64::try_from(self.0).unwrap_or(i64::MAX).into())
+    }
+}
+
+impl FromSql for Time {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Time> {
+        i64::column_result(value).map(|millis| Time(u64::try_from(millis).unwrap_or(0)))
+    }
+}
+
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
+impl std::str::FromStr for Time {
+    type Err = humantime::TimestampError;
+
+    fn from_str(text: &str) -> Result<Time, humantime::TimestampError> {
+        humantime::parse_rfc3339_weak(text).map(Time::from)
+    }
+}
+
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
         let text = String::deserialize(deserializer)?;
-        humantime::parse_rfc3339_weak(&text).map(Time::from).map_err(serde::de::Error::custom)
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::time::Time;
 use crate::protocol::panel_side::{self, AgentConnected, AgentEvent, ErrorBody, FromAgent};
 use crate::protocol::{Reason, ServerId, Skip, Status};
 
@@ -22,10 +23,78 @@ pub enum Message {
         event: Event,
     },
     Usage(Box<Usage>),
+    Output(Box<Output>),
     SystemInfo(Box<SystemInfo>),
     Heartbeat,
-    /// Known and of no use here, such as console output while nobody looks, or unknown.
+    Pong(Pong),
+    /// Known and of no use here, or unknown.
     Other,
+}
+
+/// The answer to a ping of the Panel's.
+#[derive(Debug)]
+pub struct Pong {
+    pub id: Option<String>,
+    pub time: Option<Time>,
+    pub load: Option<Load>,
+}
+
+/// A node's use: percent of all cores, of memory and of the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Load {
+    pub cpu: f64,
+    pub memory: f64,
+    pub disk: f64,
+}
+
+/// Whole lines of one stream.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    pub server_id: ServerId,
+    pub stream: Stream,
+    pub message: String,
+    /// Of the first line, within the boot.
+    pub seq: u64,
+    #[serde(default)]
+    pub time: Option<String>,
+    /// Nanoseconds after `time`, one for each line.
+    #[serde(default)]
+    pub dt: Vec<i64>,
+    pub boot_id: String,
+}
+
+/// Where a line came from; a word that is not known here is one of the Agent's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub enum Stream {
+    Stdout,
+    Stderr,
+    Install,
+    System,
+}
+
+impl From<String> for Stream {
+    fn from(word: String) -> Stream {
+        match word.as_str() {
+            "stdout" => Stream::Stdout,
+            "stderr" => Stream::Stderr,
+            "install" => Stream::Install,
+            _ => Stream::System,
+        }
+    }
+}
+
+impl Stream {
+    pub fn name(self) -> &'static str {
+        match self {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+            Stream::Install => "install",
+            Stream::System => "system",
+        }
+    }
 }
 
 /// `boot` is missing where the event belongs to the boot that the Agent is in.
@@ -61,7 +130,7 @@ pub enum Event {
     Stopping,
     StatusChanged(StatusChange),
     Progress(Progress),
-    Gap,
+    Gap(Gap),
     Other,
 }
 
@@ -75,6 +144,16 @@ pub struct StatusChange {
     pub reason: Option<Reason>,
     #[serde(default)]
     pub exit_code: Option<i64>,
+}
+
+/// Output that was dropped on its way.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Gap {
+    #[serde(default)]
+    pub server_id: Option<ServerId>,
+    #[serde(default)]
+    pub lines: u64,
 }
 
 /// How far a command is, such as the bytes of an image pulled.
@@ -145,6 +224,9 @@ pub struct SystemInfo {
     pub free_disk: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub docker_version: Option<String>,
+    /// Seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uptime: Option<u64>,
 }
 
 /// What the answers to server actions and to `list_servers` say of a server, all of it optional.
@@ -171,17 +253,29 @@ pub fn decode(text: &str) -> Result<Message, Skip> {
     Ok(match panel_side::decode(text)? {
         FromAgent::Response(response) => Message::Response(Response::try_from(response)?),
         FromAgent::Event(event) if event.event == "resource_update" => Message::Usage(event.data()?),
+        FromAgent::Event(event) if event.event == "server_log" => Message::Output(event.data()?),
         FromAgent::Event(AgentEvent { seq, boot_id, event, data, .. }) => {
             let seq = seq.map(|number| Seq { boot: boot_id, number });
             Message::Event { seq, event: event_of(&event, &data)? }
         }
         FromAgent::SystemInfo { data } => Message::SystemInfo(parse(&data, "system_info")?),
         FromAgent::Heartbeat(_) => Message::Heartbeat,
-        FromAgent::Pong { .. }
-        | FromAgent::LegacyStatus { .. }
-        | FromAgent::LegacyOutput(_)
-        | FromAgent::LegacyError { .. } => Message::Other,
+        FromAgent::Pong { id, timestamp, data } => Message::Pong(pong(id, timestamp, data.as_deref())),
+        FromAgent::LegacyStatus { .. } | FromAgent::LegacyOutput(_) | FromAgent::LegacyError { .. } => {
+            Message::Other
+        }
     })
+}
+
+fn pong(id: Option<String>, timestamp: Option<String>, data: Option<&RawValue>) -> Pong {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Data {
+        system_load: Load,
+    }
+    let load = data.and_then(|data| serde_json::from_str::<Data>(data.get()).ok());
+    let time = timestamp.and_then(|text| text.parse().ok());
+    Pong { id, time, load: load.map(|data| data.system_load) }
 }
 
 fn event_of(name: &str, data: &RawValue) -> Result<Event, Skip> {
@@ -190,7 +284,7 @@ fn event_of(name: &str, data: &RawValue) -> Result<Event, Skip> {
         "agent_stopping" => Event::Stopping,
         "server_status_changed" => Event::StatusChanged(parse(data, "server_status_changed")?),
         "command_progress" => Event::Progress(parse(data, "command_progress")?),
-        "stream_gap" => Event::Gap,
+        "stream_gap" => Event::Gap(parse(data, "stream_gap")?),
         _ => Event::Other,
     })
 }
@@ -309,7 +403,14 @@ mod tests {
             (r#"{"type":"ev\u0065nt","event":"agent_stopping","data":{}}"#, "Stopping"),
             (r#"{"type":"system_info","data":{"os":"Debian","cpuCount":4}}"#, "cpu_count: 4"),
             (r#"{"type":"heartbeat","data":{}}"#, "Heartbeat"),
-            (r#"{"type":"pong","data":{}}"#, "Other"),
+            (
+                r#"{"type":"pong","id":"p","timestamp":"2025-07-24T10:00:00Z","data":{"systemLoad":{"cpu":2.5}}}"#,
+                "cpu: 2.5",
+            ),
+            (
+                r#"{"type":"event","event":"server_log","data":{"serverId":"s","stream":"odd","message":"a","seq":4,"bootId":"b"}}"#,
+                "stream: System",
+            ),
             (r#"{"type":"new"}"#, "UnknownType"),
             ("[]", "NotAnObject"),
             ("{", "NotJson"),

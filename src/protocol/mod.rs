@@ -13,6 +13,7 @@ pub mod fault;
 pub mod file;
 pub mod id;
 pub mod mods;
+pub mod join;
 pub mod outcome;
 pub mod spec;
 pub mod status;

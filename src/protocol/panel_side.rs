@@ -35,6 +35,8 @@ pub enum FromAgent {
     },
     Pong {
         id: Option<String>,
+        /// By the Agent's clock.
+        timestamp: Option<String>,
         data: Option<Box<RawValue>>,
     },
     /// Legacy `server_status`: unasked, or the reply to the legacy message with this id.
@@ -47,6 +49,11 @@ pub enum FromAgent {
         message_id: Option<String>,
         error: LegacyError,
     },
+}
+
+#[derive(Deserialize)]
+struct Stamped {
+    timestamp: Option<String>,
 }
 
 /// The one answer to a command, matched by `id`.
@@ -137,7 +144,8 @@ pub fn decode(message: &str) -> Result<FromAgent, Skip> {
         "system_info" => Ok(FromAgent::SystemInfo { data: data("system_info")?.to_owned() }),
         "pong" => {
             let id = head.id.and_then(json::text).map(|id| id.into_owned());
-            Ok(FromAgent::Pong { id, data: head.data.map(ToOwned::to_owned) })
+            let Stamped { timestamp } = read(message, "pong")?;
+            Ok(FromAgent::Pong { id, timestamp, data: head.data.map(ToOwned::to_owned) })
         }
         "server_status" => {
             let status = read(data("server_status")?.get(), "server_status")?;

@@ -53,12 +53,12 @@ fn the_newest_connection_of_a_node_wins() {
     let mut older = FakeAgent::connect_with(&panel, "n1", &[("s1", "stopped")]);
     let mut newer = FakeAgent::connect_with(&panel, "n1", &[("s1", "stopped")]);
     assert_eq!(older.closed(), 4001);
-    let id = panel.order("POST", "/api/servers/n1/s1/start", "{}");
+    let id = panel.order("POST", "/api/v1/servers/n1/s1/start", "{}");
     assert_eq!(newer.command("start_server")["id"], json!(id));
     // The end of the older one does not make the node offline.
     drop(older);
     newer.is_quiet(&panel, "n1");
-    assert_eq!(panel.get("/api/nodes").json()["nodes"][0]["online"], json!(true));
+    assert_eq!(panel.get("/api/v1/nodes").json()["items"][0]["online"], json!(true));
 }
 
 #[test]
@@ -69,20 +69,23 @@ fn nodes_and_servers_are_shown_as_they_tell() {
     agent.say(&json!({"type": "system_info", "data": {"nodeId": "n1", "os": "Debian", "totalMemory": 5}}));
     agent.introduce(&[("s1", "running"), ("s2", "crashed")]);
     events.wait("server", |server| server["id"] == "s2" && server["image"] == "demo:1");
-    let nodes = panel.get("/api/nodes").json();
-    let node = &nodes["nodes"][0];
+    let nodes = panel.get("/api/v1/nodes").json();
+    let node = &nodes["items"][0];
     assert_eq!(
         (&node["online"], &node["version"], &node["servers"]),
         (&json!(true), &json!("9.9"), &json!(2))
     );
     assert_eq!(node["system"]["os"], json!("Debian"));
-    assert_eq!(nodes["nodes"][1]["online"], json!(false));
+    assert_eq!(nodes["items"][1]["online"], json!(false));
 
     agent.event("resource_update", json!({"serverId": "s1", "cpu": 12.5, "memory": {"used": 7, "limit": 9}}));
-    events.wait("usage", |usage| usage["id"] == "s1" && usage["usage"]["memory"]["used"] == 7);
+    events.wait("usage", |told| {
+        let server = &told["servers"][0];
+        server["id"] == "s1" && server["usage"]["memory"]["used"] == 7
+    });
     drop(agent);
     events.wait("node", |node| node["online"] == json!(false));
-    let server = panel.get("/api/servers/n1/s1").json();
+    let server = panel.get("/api/v1/servers/n1/s1").json();
     let shown = ["status", "lastStatus", "online", "usage"].map(|field| &server[field]);
     assert_eq!(shown, [&json!("unknown"), &json!("running"), &json!(false), &json!(null)]);
 
@@ -104,7 +107,8 @@ fn what_a_node_says_twice_is_taken_once() {
     agent.status("s1", "stopping");
     let mut seen = Vec::new();
     while seen.last() != Some(&json!("stopping")) {
-        seen.push(events.wait("server", |_| true).data["status"].clone());
+        // What the list said at first may be told after the stream began.
+        seen.push(events.wait("server", |server| server["status"] != "stopped").data["status"].clone());
     }
     assert_eq!(seen, [json!("starting"), json!("running"), json!("stopping")]);
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, unbounded};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -19,12 +19,16 @@ pub const SOON: Duration = Duration::from_secs(15);
 const PROGRAM: &str = env!("CARGO_BIN_EXE_longshore-panel");
 
 pub struct Panel {
+    /// Of an admin's API token, sent with every call that does not say who asks.
+    pub token: String,
     dir: tempfile::TempDir,
     child: Option<Child>,
     pub http: String,
     pub agents: String,
     log: Arc<Mutex<String>>,
     ended: Option<Receiver<()>>,
+    /// What comes on standard output, line by line.
+    printed: Option<Receiver<String>>,
 }
 
 /// An answer to a call.
@@ -40,13 +44,36 @@ impl Panel {
     pub fn start(nodes: &[&str]) -> Panel {
         let dir = tempfile::tempdir().unwrap();
         let (http, agents) = (String::new(), String::new());
-        let mut panel = Panel { dir, child: None, http, agents, log: Arc::default(), ended: None };
+        let token = String::new();
+        let mut panel =
+            Panel { token, dir, child: None, http, agents, log: Arc::default(), ended: None, printed: None };
         for node in nodes {
             let added = panel.run(&["node", "add", node]);
             assert!(added.status.success(), "{added:?}");
         }
+        panel.token = panel.user("admin", true, "read,console,power,files,settings,admin,metrics");
         panel.start_again(&[]);
         panel
+    }
+
+    /// A Panel in which nobody and nothing is yet.
+    pub fn fresh() -> Panel {
+        let dir = tempfile::tempdir().unwrap();
+        let (http, agents, token) = (String::new(), String::new(), String::new());
+        let mut panel =
+            Panel { token, dir, child: None, http, agents, log: Arc::default(), ended: None, printed: None };
+        panel.start_again(&[]);
+        panel
+    }
+
+    /// Makes a user and an API token of theirs.
+    pub fn user(&self, name: &str, admin: bool, scopes: &str) -> String {
+        let role: &[&str] = if admin { &["--admin"] } else { &[] };
+        let added = self.run(&[&["user", "add", name], role].concat());
+        assert!(added.status.success(), "{added:?}");
+        let token = self.run(&["token", "add", name, "test", "--scopes", scopes]);
+        assert!(token.status.success(), "{token:?}");
+        String::from_utf8(token.stdout).unwrap().trim().to_owned()
     }
 
     /// Runs a subcommand on the same data directory.
@@ -78,9 +105,17 @@ impl Panel {
             }
             drop(end);
         });
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        (self.child, self.ended) = (Some(child), Some(ended));
+        let (lines, printed) = unbounded();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        thread::spawn(move || {
+            output
+                .lines()
+                .map_while(Result::ok)
+                .take_while(|line| lines.send(line.clone()).is_ok())
+                .for_each(drop);
+        });
+        let line = printed.recv_timeout(SOON).unwrap_or_default();
+        (self.child, self.ended, self.printed) = (Some(child), Some(ended), Some(printed));
         let part = |name: &str| {
             let after = line.split(name).nth(1).unwrap_or_else(|| panic!("{line:?}: {}", self.log()));
             after.split('/').next().unwrap().to_owned()
@@ -104,6 +139,13 @@ impl Panel {
     pub fn kill(&mut self) {
         self.signal(Signal::KILL);
         assert_eq!(self.wait().signal(), Some(9));
+    }
+
+    /// The link that the Panel prints while there is no user: its token.
+    pub fn setup_token(&self) -> String {
+        let lines = self.printed.as_ref().unwrap();
+        let line = lines.iter().find(|line| line.contains("/setup#")).expect("no link was printed");
+        line.split('#').nth(1).unwrap().trim().to_owned()
     }
 
     pub fn log(&self) -> String {
@@ -140,7 +182,7 @@ impl Panel {
 
     /// The command once it is not pending any more; asked for again each time something else is known to have come.
     pub fn command(&self, id: &str) -> Value {
-        self.get(&format!("/api/commands/{id}")).json()["command"].take()
+        self.get(&format!("/api/v1/commands/{id}")).json()["command"].take()
     }
 
     /// A raw HTTP/1.1 request. A `Host` among the headers replaces the right one.
@@ -151,6 +193,9 @@ impl Panel {
         }
         for (name, value) in headers {
             request += &format!("{name}: {value}\r\n");
+        }
+        if !headers.iter().any(|(name, _)| matches!(*name, "Authorization" | "Cookie")) {
+            request += &format!("Authorization: Bearer {}\r\n", self.token);
         }
         if let Some(body) = body {
             request += &format!("Content-Length: {}\r\n", body.len());
@@ -165,7 +210,13 @@ impl Panel {
         stream.set_read_timeout(Some(SOON)).unwrap();
         let last = last.map_or(String::new(), |id| format!("Last-Event-ID: {id}\r\n"));
         // HTTP/1.0 has no chunks, so that the body is the stream itself.
-        write!(stream, "GET /api/events HTTP/1.0\r\nHost: {}\r\n{last}\r\n", self.http).unwrap();
+        let token = &self.token;
+        write!(
+            stream,
+            "GET /api/v1/events HTTP/1.0\r\nHost: {}\r\nAuthorization: Bearer {token}\r\n{last}\r\n",
+            self.http
+        )
+        .unwrap();
         let mut lines = BufReader::new(stream).lines();
         let head: Vec<String> =
             lines.by_ref().map(Result::unwrap).take_while(|line| !line.is_empty()).collect();

@@ -53,7 +53,7 @@ fn it_ends_in_order_and_comes_back_with_what_it_knew() {
     let mut agent = FakeAgent::connect_with(&panel, "n1", &[("s1", "running")]);
     let mut events = panel.events(None);
     events.next().unwrap();
-    let waiting = panel.order("POST", "/api/servers/n1/s1/stop", "{}");
+    let waiting = panel.order("POST", "/api/v1/servers/n1/s1/stop", "{}");
     agent.command("stop_server");
     panel.signal(Signal::HUP); // which does nothing
     panel.signal(Signal::TERM);
@@ -64,7 +64,7 @@ fn it_ends_in_order_and_comes_back_with_what_it_knew() {
     assert_eq!((status.code(), status.signal()), (Some(0), None), "{}", panel.log());
 
     panel.start_again(&[]);
-    let server = panel.get("/api/servers/n1/s1").json();
+    let server = panel.get("/api/v1/servers/n1/s1").json();
     assert_eq!((&server["lastStatus"], &server["online"]), (&json!("running"), &json!(false)));
     assert_eq!(panel.command(&waiting)["state"], json!("pending"));
     assert_eq!(panel.get("/health").status, 200);

@@ -44,8 +44,9 @@ fn a_page_that_does_not_read_is_dropped_and_costs_the_others_nothing() {
     slow.next().unwrap();
     let mut events = panel.events(None);
     // A name of 60 KB goes with each event, so that sockets and queue are soon full, while the other stream reads.
-    let body = format!(r#"{{"node":"n1","id":"big","image":"x","name":"{}"}}"#, "x".repeat(60_000));
-    panel.order("POST", "/api/servers", &body);
+    let payload = format!(r#"{{"image":"x","name":"{}"}}"#, "x".repeat(60_000));
+    let body = format!(r#"{{"action":"create_server","serverId":"big","payload":{payload}}}"#);
+    panel.order("POST", "/api/v1/nodes/n1/command", &body);
     agent.command("create_server");
     let mut told = 0;
     while !panel.log().contains("stream was dropped") {

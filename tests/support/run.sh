@@ -19,7 +19,12 @@ say() { echo "run: $*"; }
 
 mkdir -p "$run"
 exec 7>"$run/lock"
-if ! flock -n 7; then say "Longshore runs already in this directory: http://$(cat "$run/address")"; exit 0; fi
+if ! flock -n 7; then
+  http=$(cat "$run/address")
+  link=$(HTTP_ADDR=$http DATA_DIR=$run/panel "${RUN_BIN:-$bin}/longshore-panel" user link admin) || link=http://$http
+  say "Longshore runs already in this directory: $link"
+  exit 0
+fi
 echo "$http" >"$run/address"
 
 agent='' panel=''
@@ -77,7 +82,11 @@ until_true() {
   return 1
 }
 
-api() { curl -s -m 30 -H 'Content-Type: application/json' -H 'Prefer: wait=25' "http://$http$1" "${@:2}"; }
+# The token goes in by a file: an argument would be seen in the list of processes.
+api() {
+  curl -s -m 30 -H 'Content-Type: application/json' -H 'Prefer: wait=25' -H "@$run/token" "http://$http/api/v1$1" "${@:2}"
+}
+panel_cli() { HTTP_ADDR=$http DATA_DIR=$run/panel "$bin/longshore-panel" "$@" 7>&-; }
 
 if [ -n "${RUN_BIN:-}" ]; then
   bin=$RUN_BIN
@@ -88,8 +97,13 @@ fi
 
 # A session of its own for each: a Ctrl-C in the terminal comes here alone, and the order is kept.
 if [ ! -s "$run/secret" ]; then
-  DATA_DIR=$run/panel "$bin/longshore-panel" node add $node --secret-file "$run/secret" 7>&- ||
+  panel_cli node add $node --secret-file "$run/secret" ||
     fail "the Panel did not make the node; if target/run is half gone, remove it whole"
+fi
+if [ ! -s "$run/token" ]; then
+  panel_cli user list | grep -q '^admin\s' || panel_cli user add admin --admin >/dev/null || fail "the Panel did not make the user admin"
+  token=$(panel_cli token add admin make-run --scopes read,power,settings,admin) || fail "the Panel did not make a token"
+  (umask 077 && echo "Authorization: Bearer $token" >"$run/token")
 fi
 HTTP_ADDR=$http AGENT_ADDR=$agents DATA_DIR=$run/panel setsid "$bin/longshore-panel" </dev/null >"$run/panel.log" 2>&1 7>&- &
 panel=$!
@@ -97,21 +111,22 @@ until_true 20 curl -sf -m 2 -o "$run/answer" "http://$http/health" || fail "the 
 PANEL_URL=ws://$agents/agent NODE_ID=$node AGENT_SECRET_FILE=$run/secret HEALTH_ADDR=$health DATA_DIR=$run/agent \
   setsid "$bin/longshore-agent" </dev/null >"$run/agent.log" 2>&1 7>&- &
 agent=$!
-online() { api /api/nodes | grep -q "\"id\":\"$node\",\"online\":true"; }
+online() { api "/nodes/$node" | grep -q '"online":true'; }
 until_true 20 online || fail "the Agent does not reach the Panel: see $run/agent.log"
 
-demo='{"node":"'$node'","id":"demo","name":"Demo server","image":"longshore/demo:latest","limits":{"memory":"128m"},
-  "stop":{"type":"command","value":"stop"},"start":true}'
-answer=$(api /api/servers -d "$demo")
+demo='{"node":"'$node'","id":"demo","name":"Demo server","template":"demo","start":true}'
+answer=$(api /servers -d "$demo")
 # An earlier run made it.
-case $answer in *SERVER_EXISTS*) answer=$(api /api/servers/$node/demo/start -d '{}') ;; esac
+case $answer in *SERVER_EXISTS*) answer=$(api /servers/$node/demo/start -d '{}') ;; esac
 case $answer in *'"error"'*) fail "the demo server does not start: $answer" ;; esac
-running() { api /api/servers/$node/demo | grep -q '"status":"running"'; }
-until_true 30 running || fail "the demo server does not run: $(api /api/servers/$node/demo)"
+running() { api /servers/$node/demo | grep -q '"status":"running"'; }
+until_true 30 running || fail "the demo server does not run: $(api /servers/$node/demo)"
+link=$(panel_cli user link admin) || fail "the Panel did not make a login link"
 
 cat <<END
 
-  Longshore runs. Open  http://$http
+  Longshore runs. Open  $link
+  The link logs you in as admin, once, within 15 minutes; another: make run again in a second terminal.
   One node, one demo server. Logs: $run/agent.log, $run/panel.log
   Stop it all with Ctrl-C.
 

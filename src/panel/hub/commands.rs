@@ -11,9 +11,11 @@ use log::{debug, error, info};
 use serde_json::{Map, Value};
 
 use super::fleet::{Fleet, new_server};
+use super::questions::offline;
 use super::views::{CommandView, Progressing};
+use crate::panel::events::Subject;
 use crate::panel::problem::Problem;
-use crate::panel::store::{CommandRecord, ServerKey};
+use crate::panel::store::{CommandRecord, ServerKey, ServerRecord};
 use crate::panel::time::Time;
 use crate::panel::wire::{self, Failure, Progress, Response, Success};
 use crate::protocol::{NodeId, ServerId, Status, panel_side};
@@ -37,6 +39,27 @@ pub struct Order {
     pub then_start: bool,
     /// A raw command goes to the node as it is, whatever the Panel knows of its servers.
     pub raw: bool,
+    /// Name of the user who asks.
+    pub by: Option<String>,
+    /// Template and values of its variables, for a server that is created or changed.
+    pub template: Option<String>,
+    pub variables: Option<Map<String, Value>>,
+}
+
+impl Order {
+    pub fn new(node: NodeId, server: Option<ServerId>, action: &str, payload: Value) -> Order {
+        Order {
+            node,
+            server,
+            action: action.to_owned(),
+            payload,
+            then_start: false,
+            raw: false,
+            by: None,
+            template: None,
+            variables: None,
+        }
+    }
 }
 
 /// An order that was accepted and is durable.
@@ -56,8 +79,8 @@ pub struct Staged {
 
 impl Fleet {
     /// Takes an order on; the reply comes when it is durable.
-    pub fn order(&mut self, order: Order, reply: Sender<Result<Accepted, Problem>>) {
-        match self.check(&order) {
+    pub fn order(&mut self, mut order: Order, reply: Sender<Result<Accepted, Problem>>) {
+        match self.check(&order).and_then(|()| self.give_ports(&mut order)) {
             Ok(()) => self.stage(order, Some(reply)),
             Err(problem) => {
                 let _ = reply.send(Err(problem)); // nobody waits any more
@@ -82,10 +105,13 @@ impl Fleet {
                 false => Problem::new(404, "SERVER_NOT_FOUND", format!("Node {node} has no server {id}.")),
             });
         }
+        let begins = matches!(order.action.as_str(), "create_server" | "start_server" | "restart_server");
+        if begins && self.store.node(node).is_some_and(|record| record.maintenance) {
+            let what = format!("Node {node} is in maintenance. End that on its page first.");
+            return Err(Problem::new(409, "NODE_MAINTENANCE", what));
+        }
         if !self.is_online(node) {
-            let what =
-                format!("Node {node} is offline. Start its Agent or check its connection, then try again.");
-            return Err(Problem::new(409, "NODE_OFFLINE", what));
+            return Err(offline(node));
         }
         if self.store.commands().filter(|(_, command)| command.node == *node).count() >= MAX_PENDING {
             let what = format!("Node {node} has {MAX_PENDING} commands without an answer. Try again later.");
@@ -122,7 +148,12 @@ impl Fleet {
         if let (Some(key), "create_server") = (&key, order.action.as_str()) {
             let spec = order.payload.as_object().cloned().unwrap_or_default();
             if self.store.server(key).is_none() {
-                self.store.put_server(key, new_server(Some(without_options(spec))));
+                let record = ServerRecord {
+                    template: order.template.clone(),
+                    variables: order.variables.clone().unwrap_or_default(),
+                    ..new_server(Some(without_options(spec)))
+                };
+                self.store.put_server(key, record);
             }
         }
         let created = Time::now();
@@ -143,6 +174,8 @@ impl Fleet {
             created,
             deadline,
             then_start: order.then_start,
+            by: order.by,
+            variables: order.variables,
         };
         self.store.put_command(id.clone(), record);
         self.deadlines.insert((deadline, id.clone()));
@@ -162,8 +195,12 @@ impl Fleet {
                 error!("command {id}: it could not be stored: {cause}");
                 self.unstage(&id, &command);
                 if let Some(reply) = reply {
-                    let what =
-                        "The Panel could not store the command, so it was not sent. Check its disk and log.";
+                    let what = match cause.is_full() {
+                        true => "The Panel's disk is full, so the command was not sent. Make room on it.",
+                        false => {
+                            "The Panel could not store the command, so it was not sent. Check its disk and log."
+                        }
+                    };
                     let _ = reply.send(Err(Problem::new(507, "STORE_FAILED", what)));
                 }
                 continue;
@@ -231,6 +268,11 @@ impl Fleet {
         if self.listed(node, &id, outcome.as_ref().ok()) {
             return;
         }
+        let mut outcome = Some(outcome);
+        if self.answers_question(node, &id, &mut outcome) {
+            return;
+        }
+        let Some(outcome) = outcome else { return };
         // INVARIANT: a node's answer reaches that node's commands only.
         if self.store.command(&id).is_none_or(|command| command.node != *node) {
             debug!("node {node}: an answer to {id}, which is answered or was never asked");
@@ -253,18 +295,8 @@ impl Fleet {
         let start = command.server.clone().filter(|_| command.then_start && state == Progressing::Succeeded);
         self.finish(finished);
         if let Some(server) = start {
-            let (node, action) = (command.node, "start_server".to_owned());
-            self.stage(
-                Order {
-                    node,
-                    server: Some(server),
-                    action,
-                    payload: Value::Object(Map::new()),
-                    then_start: false,
-                    raw: false,
-                },
-                None,
-            );
+            let order = Order::new(command.node, Some(server), "start_server", Value::Object(Map::new()));
+            self.stage(Order { by: command.by, ..order }, None);
         } else if let Some(key) = command.server_key() {
             self.tell_server(&key);
         }
@@ -287,6 +319,15 @@ impl Fleet {
                         wire::merge(spec, patch);
                     }
                     record.needs_restart |= facts.needs_restart == Some(true);
+                    if let Some(variables) = &command.variables {
+                        record.variables.extend(variables.clone());
+                    }
+                }
+                if command.action == "send_server_command"
+                    && let Some(line) = command.payload.get("command").and_then(Value::as_str)
+                {
+                    let told = self.consoles.say(&key, "input", line);
+                    self.tell_output(&key, &told);
                 }
                 if let Some(status) = facts.status {
                     self.learn(&key, status, None, facts.exit_code);
@@ -311,7 +352,8 @@ impl Fleet {
     }
 
     fn finish(&mut self, finished: Finished) {
-        self.broadcast.publish("command", &CommandView { data: None, ..finished.clone() });
+        let told = CommandView { data: None, ..finished.clone() };
+        self.broadcast.publish(subject(&finished), "command", &told);
         for waiter in self.waiters.remove(&finished.id).unwrap_or_default() {
             let _ = waiter.try_send(finished.clone()); // its one place is free; the other end may have left
         }
@@ -332,6 +374,9 @@ impl Fleet {
         let Some(id) = progress.command_id.clone() else { return };
         if let Some(command) = self.store.command(&id).filter(|command| command.node == *node) {
             let key = command.server_key();
+            let view =
+                CommandView { progress: Some(progress.clone()), ..view(&id, command, Progressing::Pending) };
+            self.broadcast.publish(subject(&view), "command", &view);
             self.progress.insert(id, progress);
             if let Some(key) = key {
                 self.tell_server(&key);
@@ -391,12 +436,25 @@ impl Fleet {
         finished.or_else(|| {
             let command = self.store.command(id)?;
             let state = if self.is_due(id, command) { Progressing::Pending } else { Progressing::Unknown };
-            Some(view(id, command, state))
+            Some(CommandView { progress: self.progress.get(id).cloned(), ..view(id, command, state) })
         })
     }
 
+    /// The latest commands to a server that are remembered, newest first.
+    pub fn commands_of(&self, key: &ServerKey) -> Vec<CommandView> {
+        let of_server = |view: &CommandView| view.node == key.0 && view.server_id.as_ref() == Some(&key.1);
+        let mut views: Vec<CommandView> =
+            self.finished.iter().filter(|finished| of_server(finished)).cloned().collect();
+        let open = self.store.commands().filter(|(_, command)| command.server_key().as_ref() == Some(key));
+        let known: std::collections::HashSet<String> = views.iter().map(|view| view.id.clone()).collect();
+        views.extend(open.filter(|(id, _)| !known.contains(*id)).filter_map(|(id, _)| self.command_view(id)));
+        views.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| b.id.cmp(&a.id)));
+        views
+    }
+
     fn tell_command(&mut self, id: &str, command: &CommandRecord) {
-        self.broadcast.publish("command", &view(id, command, Progressing::Pending));
+        let view = view(id, command, Progressing::Pending);
+        self.broadcast.publish(subject(&view), "command", &view);
         if let Some(key) = command.server_key() {
             self.tell_server(&key);
         }
@@ -424,9 +482,20 @@ fn view(id: &str, command: &CommandRecord, state: Progressing) -> CommandView {
         action: command.action.clone(),
         state,
         created: command.created,
+        deadline: command.deadline,
+        by: command.by.clone(),
+        progress: None,
         message: None,
         error: None,
         data: None,
+    }
+}
+
+/// Who is told of a command: those who see its server, or all of its node.
+fn subject(command: &CommandView) -> Subject {
+    match &command.server_id {
+        Some(server) => Subject::Server((command.node.clone(), server.clone())),
+        None => Subject::Admins,
     }
 }
 

@@ -4,21 +4,23 @@
 //! again at every connection (use of resources, its system) is only here.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::Sender;
-use log::{debug, info, warn};
+use crossbeam_channel::{Receiver, Sender};
+use log::{debug, info};
 use serde_json::{Map, Value};
 
 use super::commands::{Finished, Staged};
-use super::views::{GoneView, NodeView, PendingView, ServerView, UsageView, ports};
+use super::consoles::Consoles;
+use super::questions::Questions;
+use super::usage::Measured;
+use super::views::GoneView;
 use crate::panel::agents::Line;
-use crate::panel::events::Broadcast;
-use crate::panel::secret::SecretHash;
-use crate::panel::store::{CommandRecord, NodeRecord, ServerKey, ServerRecord, Store};
+use crate::panel::events::{Broadcast, Subject};
+use crate::panel::store::{ServerKey, ServerRecord, Store};
 use crate::panel::time::Time;
 use crate::panel::wire::{
-    Event, Message, Progress, Resources, Seq, ServerFacts, StatusChange, Success, SystemInfo,
+    Event, Load, Message, Output, Pong, Progress, Seq, ServerFacts, StatusChange, Success, SystemInfo,
 };
 use crate::protocol::panel_side::{self, AgentConnected};
 use crate::protocol::{Action, NodeId, Reason, ServerId, Status};
@@ -31,11 +33,14 @@ const MAX_TOLD: usize = 200;
 const CLOCK_SLACK: Duration = Duration::from_secs(5);
 
 pub struct Fleet {
-    pub(super) store: Store,
+    pub store: Store,
     pub(super) broadcast: Broadcast,
     pub(super) nodes: HashMap<NodeId, LiveNode>,
-    servers: HashMap<ServerKey, LiveServer>,
-    next_link: u64,
+    pub(super) servers: HashMap<ServerKey, LiveServer>,
+    pub(super) next_link: u64,
+    pub(super) consoles: Consoles,
+    pub(super) questions: Questions,
+    pub(super) measured: Measured,
     // Commands; their part is in `commands.rs`.
     pub(super) next_command: u64,
     pub(super) staged: Vec<Staged>,
@@ -55,8 +60,16 @@ pub(super) struct LiveNode {
     pub link: Option<Link>,
     /// Since when it is linked, or not.
     pub since: Option<Time>,
-    version: Option<String>,
-    system: Option<SystemInfo>,
+    pub version: Option<String>,
+    pub system: Option<SystemInfo>,
+    pub capabilities: Vec<String>,
+    pub load: Option<Load>,
+    /// Milliseconds.
+    pub round_trip: Option<f64>,
+    /// Seconds that its clock is ahead of ours.
+    pub clock_offset: Option<f64>,
+    pub peer: Option<String>,
+    pub reconnects: u64,
     /// The newest event taken, so that one that is sent again is known.
     newest: Option<Seq>,
 }
@@ -65,19 +78,21 @@ pub(super) struct Link {
     pub number: u64,
     pub line: Line,
     /// Id of the Panel's own `list_servers`, while it is out.
-    listing: Option<String>,
+    pub listing: Option<String>,
     /// The list that is out may lack a server that was heard of since.
-    list_again: bool,
+    pub list_again: bool,
+    /// The ping that is out, and since when.
+    pub ping: Option<(String, Instant, Time)>,
 }
 
 #[derive(Default)]
-struct LiveServer {
-    usage: Option<Resources>,
+pub(super) struct LiveServer {
+    pub usage: Option<crate::panel::wire::Resources>,
     /// Told by the node, for servers whose spec the Panel does not have.
-    name: Option<String>,
-    image: Option<String>,
-    ports: Option<Value>,
-    missing: bool,
+    pub name: Option<String>,
+    pub image: Option<String>,
+    pub ports: Option<Value>,
+    pub missing: bool,
 }
 
 impl Fleet {
@@ -85,11 +100,14 @@ impl Fleet {
         let broadcast = Broadcast::new(store.epoch());
         let deadlines = store.commands().map(|(id, command)| (command.deadline, id.clone())).collect();
         Fleet {
-            store,
             broadcast,
+            consoles: Consoles::new(store.epoch().to_string()),
+            store,
             nodes: HashMap::new(),
             servers: HashMap::new(),
             next_link: 0,
+            questions: Questions::default(),
+            measured: Measured::default(),
             next_command: 0,
             staged: Vec::new(),
             sent_on: HashMap::new(),
@@ -98,79 +116,6 @@ impl Fleet {
             finished: VecDeque::new(),
             finished_bytes: 0,
             deadlines,
-        }
-    }
-
-    // ---- links
-
-    /// Whether `secret` is that of `node`. Takes as long for a node that does not exist.
-    pub fn admits(&mut self, node: &NodeId, secret: &SecretHash) -> bool {
-        self.take_in_nodes();
-        let nobody = SecretHash::of(b"");
-        let (known, expected) = match self.store.node(node) {
-            Some(record) => (true, &record.secret),
-            None => (false, &nobody),
-        };
-        expected.matches(secret) && known
-    }
-
-    /// A node's new connection, which replaces the one it had. Returns its number, or `None` when the node has been
-    /// removed since it was admitted.
-    pub fn link_up(&mut self, node: &NodeId, secret: &SecretHash, line: Line) -> Option<u64> {
-        if !self.admits(node, secret) {
-            line.close(4003, "revoked");
-            return None;
-        }
-        self.next_link += 1;
-        let number = self.next_link;
-        line.send(panel_side::hello(self.store.epoch()));
-        let live = self.nodes.entry(node.clone()).or_default();
-        if let Some(older) = live.link.replace(Link { number, line, listing: None, list_again: false }) {
-            info!("node {node}: link {} is replaced by link {number}", older.number);
-            older.line.close(4001, "replaced by a newer connection");
-        } else {
-            info!("node {node}: linked, link {number}");
-        }
-        live.since = Some(Time::now());
-        self.tell_node(node);
-        Some(number)
-    }
-
-    /// The end of a connection; of one that was replaced it says nothing about the node.
-    pub fn link_down(&mut self, node: &NodeId, number: u64, cause: &str) {
-        let Some(live) = self.nodes.get_mut(node) else { return };
-        if live.link.take_if(|link| link.number == number).is_some() {
-            info!("node {node}: link {number} ended: {cause}");
-            live.since = Some(Time::now());
-            self.tell_node(node);
-        }
-    }
-
-    /// Says farewell to every node.
-    pub fn close_links(&mut self) {
-        for link in self.nodes.values_mut().filter_map(|live| live.link.take()) {
-            link.line.close(1001, "the Panel stops");
-        }
-    }
-
-    /// Takes in what `node add` and `node remove` have done meanwhile, and closes the links of nodes that are gone.
-    fn take_in_nodes(&mut self) {
-        if let Err(cause) = self.store.refresh_nodes() {
-            warn!("nodes could not be read again: {cause}");
-            return;
-        }
-        let gone: Vec<NodeId> =
-            self.nodes.keys().filter(|id| self.store.node(id).is_none()).cloned().collect();
-        if !gone.is_empty() {
-            self.forget_commands();
-        }
-        for id in gone {
-            info!("node {id}: removed");
-            if let Some(link) = self.nodes.remove(&id).and_then(|live| live.link) {
-                link.line.close(4003, "revoked");
-            }
-            self.servers.retain(|(node, _), _| *node != id);
-            self.broadcast.publish("node_gone", &GoneView { node: None, id: id.as_str() });
         }
     }
 
@@ -185,13 +130,18 @@ impl Fleet {
             Message::Response(response) => self.answered(node, response),
             Message::Event { seq, event } => self.happened(node, link, seq, event),
             Message::Usage(usage) => self.used(&(node.clone(), usage.server_id), usage.resources),
+            Message::Output(output) => self.printed(node, &output),
             Message::SystemInfo(system) => {
                 let live = self.nodes.entry(node.clone()).or_default();
                 live.system = Some(*system);
                 self.tell_node(node);
             }
             // The one regular message of every Agent: often enough for noticing that its node was removed.
-            Message::Heartbeat => self.take_in_nodes(),
+            Message::Heartbeat => {
+                self.take_in_nodes();
+                self.ping(node);
+            }
+            Message::Pong(pong) => self.ponged(node, link, &pong),
             Message::Other => {}
         }
     }
@@ -207,7 +157,16 @@ impl Fleet {
             Event::StatusChanged(change) => self.status_changed(node, change),
             Event::Progress(progress) => self.progressed(node, progress),
             Event::Stopping => info!("node {node}: its Agent stops; its servers go on"),
-            Event::Gap => debug!("node {node}: it has dropped output"),
+            Event::Gap(gap) => {
+                debug!("node {node}: it has dropped output");
+                if let Some(server) = gap.server_id.clone() {
+                    let key = (node.clone(), server);
+                    if self.store.server(&key).is_some() && gap.lines > 0 {
+                        let told = self.consoles.gap(&key, &gap);
+                        self.tell_output(&key, &told);
+                    }
+                }
+            }
             Event::Connected(_) | Event::Other => {}
         }
     }
@@ -233,6 +192,7 @@ impl Fleet {
             return; // an older link's list of servers is an older truth
         }
         live.version = Some(shortened(&told.version));
+        live.capabilities = told.capabilities.iter().take(200).map(|name| shortened(name)).collect();
         let number = seq.map_or(0, |seq| seq.number);
         live.newest = Some(Seq { boot: Some(told.boot_id), number });
         let mut absent: BTreeSet<ServerId> = self.store.servers_of(node).map(|(id, _)| id.clone()).collect();
@@ -252,6 +212,16 @@ impl Fleet {
         self.tell_node(node);
         self.list_servers(node);
         self.send_again(node);
+        self.ping(node);
+        let watched: Vec<ServerKey> = self
+            .store
+            .servers_of(node)
+            .map(|(id, _)| (node.clone(), id.clone()))
+            .filter(|key| self.broadcast.has_console(key))
+            .collect();
+        for key in watched {
+            self.follow_output(&key);
+        }
     }
 
     /// Asks for what `agent_connected` does not tell: names, images, ports, use of resources. Not kept in the store:
@@ -345,136 +315,147 @@ impl Fleet {
         if is_known && same && !was_missing {
             return;
         }
-        let since = if record.status == status { record.since } else { Time::now() };
-        // A restart takes the new spec in, whoever has asked for it.
-        let needs_restart = record.needs_restart && status != Status::Starting;
+        if is_known && record.status != status {
+            self.measured.changed(key, status, reason, exit_code);
+        }
         if let Some(record) = self.store.server_mut(key) {
-            *record =
-                ServerRecord { status, since, reason, exit_code, needs_restart, spec: record.spec.take() };
+            if record.status != status {
+                record.since = Time::now();
+            }
+            // A restart takes the new spec in, whoever has asked for it.
+            record.needs_restart &= status != Status::Starting;
+            (record.status, record.reason, record.exit_code) = (status, reason, exit_code);
         }
         self.tell_server(key);
     }
 
-    fn used(&mut self, key: &ServerKey, usage: Resources) {
-        if self.store.server(key).is_none() {
+    // ---- output
+
+    fn printed(&mut self, node: &NodeId, output: &Output) {
+        let key = (node.clone(), output.server_id.clone());
+        if self.store.server(&key).is_none() {
             return;
         }
-        self.broadcast.publish_passing("usage", &UsageView { node: &key.0, id: &key.1, usage: &usage });
-        self.servers.entry(key.clone()).or_default().usage = Some(usage);
+        if let Some(told) = self.consoles.take(&key, output) {
+            self.tell_output(&key, &told);
+        }
     }
+
+    pub(super) fn tell_output(&mut self, key: &ServerKey, lines: &str) {
+        let boot = self.consoles.boot();
+        self.broadcast.publish_console(key, || {
+            format!(r#"{{"node":"{}","server":"{}","boot":"{boot}","lines":[{lines}]}}"#, key.0, key.1)
+        });
+    }
+
+    /// Has the Agent send what of a server's output is missing here, once a link.
+    pub(super) fn follow_output(&mut self, key: &ServerKey) {
+        let Some(link) = self.nodes.get(&key.0).and_then(|live| live.link.as_ref()).map(|link| link.number)
+        else {
+            return;
+        };
+        if let Some(heard) = self.consoles.ask(key, link) {
+            let mut payload = Map::new();
+            if let Some((boot, seq)) = heard {
+                payload.insert("bootId".into(), boot.into());
+                payload.insert("since".into(), seq.into());
+            }
+            let _ =
+                self.question(key.0.clone(), Some(key.1.clone()), "console:connect", payload.into(), None);
+        }
+    }
+
+    /// Output so far as JSON; with `after` only what follows that line of this boot.
+    pub fn output(&self, key: &ServerKey, lines: usize, after: Option<u64>, boot: Option<&str>) -> String {
+        let after = after.filter(|_| boot.is_none_or(|boot| boot == self.consoles.boot()));
+        self.consoles.excerpt(key, lines, after)
+    }
+
+    /// Has the Agent send what is missing here. When there is nothing yet, something to wait for: it disconnects with
+    /// the first lines.
+    pub fn await_output(&mut self, key: &ServerKey) -> Option<Receiver<()>> {
+        self.store.server(key)?;
+        self.follow_output(key);
+        if !self.is_online(&key.0) {
+            return None;
+        }
+        self.consoles.first_lines(key)
+    }
+
+    // ---- pings
+
+    /// Asks for the node's load, which also tells the round trip and its clock.
+    fn ping(&mut self, node: &NodeId) {
+        let id = self.new_command_id();
+        let Some(link) = self.nodes.get_mut(node).and_then(|live| live.link.as_mut()) else { return };
+        if link.line.send(panel_side::ping(&id)) {
+            link.ping = Some((id, Instant::now(), Time::now()));
+        }
+    }
+
+    fn ponged(&mut self, node: &NodeId, link: u64, pong: &Pong) {
+        let Some(live) = self.nodes.get_mut(node) else { return };
+        let out = live
+            .link
+            .as_mut()
+            .filter(|current| current.number == link)
+            .and_then(|link| link.ping.take_if(|(id, ..)| pong.id.as_ref() == Some(id)));
+        let Some((_, begun, sent)) = out else { return };
+        let round_trip = begun.elapsed();
+        live.round_trip = Some(round_trip.as_secs_f64() * 1000.0);
+        if let Some(time) = pong.time {
+            let middle = sent.after(round_trip / 2);
+            live.clock_offset = Some((time.millis() as f64 - middle.millis() as f64) / 1000.0);
+        }
+        live.load = pong.load;
+        self.measured.node_changed(node);
+    }
+
+    // ---- who is told
 
     pub(super) fn forget_server(&mut self, key: &ServerKey) {
         self.servers.remove(key);
+        self.consoles.forget(key);
         if self.store.remove_server(key).is_some() {
+            self.measured.gone(key);
             let gone = GoneView { node: Some(&key.0), id: key.1.as_str() };
-            self.broadcast.publish("server_gone", &gone);
+            self.broadcast.publish(Subject::Server(key.clone()), "server_gone", &gone);
         }
     }
-
-    // ---- how it looks
 
     pub fn is_online(&self, node: &NodeId) -> bool {
         self.nodes.get(node).is_some_and(|live| live.link.is_some())
     }
 
-    pub fn node_views(&self) -> impl Iterator<Item = NodeView<'_>> {
-        self.store.nodes().map(|(id, record)| self.node_view(id, record))
-    }
-
-    pub fn server_views(&self) -> impl Iterator<Item = ServerView<'_>> {
-        self.store.servers().map(|(node, id, record)| self.server_view(node, id, record))
-    }
-
-    /// One server with its spec.
-    pub fn server_in_full(&self, key: &ServerKey) -> Option<ServerView<'_>> {
-        let (node, id, record) = self.store.server_entry(key)?;
-        Some(ServerView { spec: record.spec.as_ref(), ..self.server_view(node, id, record) })
-    }
-
-    fn node_view<'a>(&'a self, id: &'a NodeId, record: &NodeRecord) -> NodeView<'a> {
-        let live = self.nodes.get(id);
-        NodeView {
-            id,
-            online: self.is_online(id),
-            since: live.and_then(|live| live.since).unwrap_or(record.created),
-            created: record.created,
-            servers: self.store.server_count(id),
-            version: live.and_then(|live| live.version.as_deref()),
-            system: live.and_then(|live| live.system.as_ref()),
-        }
-    }
-
-    fn server_view<'a>(
-        &'a self,
-        node: &'a NodeId,
-        id: &'a ServerId,
-        record: &'a ServerRecord,
-    ) -> ServerView<'a> {
-        let live = self.servers.get(&(node.clone(), id.clone()));
-        let spec = record.spec.as_ref();
-        let text = |key| spec.and_then(|spec| spec.get(key)).and_then(Value::as_str);
-        let online = self.is_online(node);
-        let stop_timeout = spec.and_then(|spec| spec.get("stop")?.get("timeout")?.as_u64());
-        ServerView {
-            node,
-            id,
-            name: text("name").or(live.and_then(|live| live.name.as_deref())).unwrap_or(id.as_str()),
-            image: text("image").or(live.and_then(|live| live.image.as_deref())).unwrap_or_default(),
-            ports: ports(
-                spec.and_then(|spec| spec.get("ports")).or(live.and_then(|live| live.ports.as_ref())),
-            ),
-            status: if online { record.status } else { Status::Unknown },
-            last_status: record.status,
-            since: record.since,
-            online,
-            reason: record.reason,
-            exit_code: record.exit_code,
-            needs_restart: record.needs_restart,
-            missing: live.is_some_and(|live| live.missing),
-            stop_timeout: stop_timeout.unwrap_or(30),
-            usage: live.and_then(|live| live.usage.as_ref()).filter(|_| online),
-            commands: self.pending_of(node, id),
-            spec: None,
-        }
-    }
-
-    fn pending_of(&self, node: &NodeId, server: &ServerId) -> Vec<PendingView<'_>> {
-        let of_server =
-            |command: &CommandRecord| command.node == *node && command.server.as_ref() == Some(server);
-        let mut pending: Vec<_> = self
-            .store
-            .commands()
-            .filter(|(id, command)| of_server(command) && self.is_due(id, command))
-            .map(|(id, command)| PendingView {
-                id,
-                action: &command.action,
-                created: command.created,
-                progress: self.progress.get(id),
-            })
-            .collect();
-        pending.sort_by_key(|command| command.created);
-        pending
-    }
-
     pub(super) fn tell_node(&mut self, id: &NodeId) {
         let Some(record) = self.store.node(id).cloned() else { return };
         let view = serde_json::to_value(self.node_view(id, &record)).unwrap_or_default();
-        self.broadcast.publish("node", &view);
+        self.broadcast.publish(Subject::Admins, "node", &view);
     }
 
     pub(super) fn tell_server(&mut self, key: &ServerKey) {
         let Some(record) = self.store.server(key) else { return };
         let view = serde_json::to_value(self.server_view(&key.0, &key.1, record)).unwrap_or_default();
-        self.broadcast.publish("server", &view);
+        self.broadcast.publish(Subject::Server(key.clone()), "server", &view);
     }
 }
 
 /// A server that was not heard of before.
 pub(super) fn new_server(spec: Option<Map<String, Value>>) -> ServerRecord {
     let (status, since) = (Status::Unknown, Time::now());
-    ServerRecord { spec, status, since, reason: None, exit_code: None, needs_restart: false }
+    ServerRecord {
+        spec,
+        status,
+        since,
+        reason: None,
+        exit_code: None,
+        needs_restart: false,
+        created: Some(since),
+        template: None,
+        variables: Map::new(),
+    }
 }
 
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MAX_TOLD).collect()
 }

@@ -5,7 +5,12 @@
 //! they have said and it has not heard stays in their own sockets, and a node that floods waits for its turn.
 
 mod commands;
+mod consoles;
 mod fleet;
+mod links;
+mod ports;
+mod questions;
+mod usage;
 mod views;
 
 use std::thread::{Builder, JoinHandle};
@@ -16,17 +21,20 @@ use log::{error, warn};
 use serde::Serialize;
 
 use super::agents::Line;
-use super::events::EventId;
+use super::events::{Audience, EventId};
 use super::problem::Problem;
 use super::secret::SecretHash;
-use super::store::{ServerKey, Store};
+use super::store::Store;
 use super::time::Time;
 use super::wire::Message;
 use crate::protocol::NodeId;
 
 pub use commands::{Accepted, Finished, Order};
-use fleet::Fleet;
-pub use views::{CommandView, Progressing};
+pub use fleet::Fleet;
+pub use links::{JOIN_VALID, NodeChange};
+pub use questions::Answer;
+pub use usage::{Mark, Measurements, Sum};
+pub use views::{CommandView, Progressing, ports};
 
 /// Questions that may wait for the hub; each is small and has a thread that waits for its answer.
 const QUEUE: usize = 64;
@@ -38,22 +46,48 @@ const ANSWER: Duration = Duration::from_secs(10);
 const FLUSH: Duration = Duration::from_secs(5);
 /// Streams carry something at least this often, so that a page knows a dead one from a quiet one.
 const TICK: Duration = Duration::from_secs(20);
+/// Between two events with measurements.
+const USAGE: Duration = Duration::from_secs(1);
 
 /// Everything that can make the hub act, but time.
 enum Event {
-    Admit { node: NodeId, secret: SecretHash, reply: Sender<bool> },
-    LinkUp { node: NodeId, secret: SecretHash, line: Line, reply: Sender<Option<u64>> },
-    LinkDown { node: NodeId, link: u64, cause: String },
-    Heard { node: NodeId, link: u64, message: Message },
-    Order { order: Order, reply: Sender<Result<Accepted, Problem>> },
-    Alive { reply: Sender<()> },
-    Nodes { reply: Sender<String> },
-    Servers { reply: Sender<String> },
-    Server { key: ServerKey, reply: Sender<Option<String>> },
-    Command { id: String, reply: Sender<Option<CommandView>> },
-    Subscribe { last: Option<EventId>, reply: Sender<Result<Receiver<Vec<u8>>, Problem>> },
+    Admit {
+        node: NodeId,
+        secret: SecretHash,
+        reply: Sender<bool>,
+    },
+    LinkUp {
+        node: NodeId,
+        secret: SecretHash,
+        peer: String,
+        line: Line,
+        reply: Sender<Option<u64>>,
+    },
+    LinkDown {
+        node: NodeId,
+        link: u64,
+        cause: String,
+    },
+    Heard {
+        node: NodeId,
+        link: u64,
+        message: Message,
+    },
+    Order {
+        order: Order,
+        reply: Sender<Result<Accepted, Problem>>,
+    },
+    Subscribe {
+        audience: Box<Audience>,
+        last: Option<EventId>,
+        reply: Sender<Stream>,
+    },
+    /// Looks at the state or changes it, and answers by itself. It must not wait for anything but the disk.
+    Visit(Box<dyn FnOnce(&mut Fleet) + Send>),
     Stop,
 }
+
+type Stream = Result<Receiver<Vec<u8>>, Problem>;
 
 /// The hub's thread. [`Hub::shutdown`] ends it.
 pub struct Hub {
@@ -112,8 +146,14 @@ impl HubHandle {
     }
 
     /// Hands a link over; its number, or `None` when the node was removed meanwhile.
-    pub fn link_up(&self, node: NodeId, secret: SecretHash, line: Line) -> Result<Option<u64>, Unavailable> {
-        self.ask(|reply| Event::LinkUp { node, secret, line, reply })
+    pub fn link_up(
+        &self,
+        node: NodeId,
+        secret: SecretHash,
+        peer: String,
+        line: Line,
+    ) -> Result<Option<u64>, Unavailable> {
+        self.ask(|reply| Event::LinkUp { node, secret, peer, line, reply })
     }
 
     /// Waits until the hub has heard it. It takes turns between nodes, and stops listening only when it ends.
@@ -130,33 +170,22 @@ impl HubHandle {
         self.ask(|reply| Event::Order { order, reply }).unwrap_or_else(|gone| Err(gone.into()))
     }
 
-    /// Whether the hub does its work.
-    pub fn answers(&self) -> Result<(), Unavailable> {
-        self.ask(|reply| Event::Alive { reply })
-    }
-
-    /// `{"nodes":[…]}`
-    pub fn nodes(&self) -> Result<String, Unavailable> {
-        self.ask(|reply| Event::Nodes { reply })
-    }
-
-    /// `{"servers":[…]}`
-    pub fn servers(&self) -> Result<String, Unavailable> {
-        self.ask(|reply| Event::Servers { reply })
-    }
-
-    /// One server with its spec.
-    pub fn server(&self, key: ServerKey) -> Result<Option<String>, Unavailable> {
-        self.ask(|reply| Event::Server { key, reply })
-    }
-
-    pub fn command(&self, id: String) -> Result<Option<CommandView>, Unavailable> {
-        self.ask(|reply| Event::Command { id, reply })
+    /// Has the hub look at its state or change it, and hands back what it finds.
+    pub fn visit<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&mut Fleet) -> T + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        self.ask(|reply| {
+            Event::Visit(Box::new(move |fleet| {
+                let _ = reply.send(look(fleet)); // nobody waits any more
+            }))
+        })
     }
 
     /// A stream of server-sent events, ready to be sent.
-    pub fn subscribe(&self, last: Option<EventId>) -> Result<Receiver<Vec<u8>>, Problem> {
-        self.ask(|reply| Event::Subscribe { last, reply }).unwrap_or_else(|gone| Err(gone.into()))
+    pub fn subscribe(&self, audience: Audience, last: Option<EventId>) -> Stream {
+        let audience = Box::new(audience);
+        self.ask(|reply| Event::Subscribe { audience, last, reply }).unwrap_or_else(|gone| Err(gone.into()))
     }
 
     fn ask<T>(&self, event: impl FnOnce(Sender<T>) -> Event) -> Result<T, Unavailable> {
@@ -175,10 +204,9 @@ impl From<Unavailable> for Problem {
 
 fn run(store: Store, from_api: &Receiver<Event>, from_nodes: &Receiver<Event>) {
     let mut fleet = Fleet::new(store);
-    let mut flush_at = None;
-    let mut tick_at = None;
+    let (mut flush_at, mut tick_at, mut usage_at) = (None, None, None);
     loop {
-        let wake = wake_up(&fleet, [flush_at, tick_at]);
+        let wake = wake_up(&fleet, [flush_at, tick_at, usage_at]);
         let mut next = select! {
             recv(from_api) -> event => event.ok(),
             recv(from_nodes) -> event => event.ok(),
@@ -201,41 +229,50 @@ fn run(store: Store, from_api: &Receiver<Event>, from_nodes: &Receiver<Event>) {
         let now = Instant::now();
         flush_at = flush(&mut fleet, flush_at, now);
         tick_at = tick(&mut fleet, tick_at, now);
+        usage_at = usage(&mut fleet, usage_at, now);
     }
 }
 
 fn handle(fleet: &mut Fleet, event: Event) {
     // A reply that cannot be sent is one that nobody waits for any more.
     match event {
-        Event::Admit { node, secret, reply } => drop(reply.send(fleet.admits(&node, &secret))),
-        Event::LinkUp { node, secret, line, reply } => drop(reply.send(fleet.link_up(&node, &secret, line))),
+        Event::Admit { node, secret, reply } => {
+            let _ = reply.send(fleet.admits(&node, &secret));
+        }
+        Event::LinkUp { node, secret, peer, line, reply } => {
+            let _ = reply.send(fleet.link_up(&node, &secret, &peer, line));
+        }
         Event::LinkDown { node, link, cause } => fleet.link_down(&node, link, &cause),
         Event::Heard { node, link, message } => fleet.heard(&node, link, message),
         Event::Order { order, reply } => fleet.order(order, reply),
-        Event::Alive { reply } => drop(reply.send(())),
-        Event::Nodes { reply } => drop(reply.send(json(&Nodes { nodes: fleet.node_views().collect() }))),
-        Event::Servers { reply } => {
-            drop(reply.send(json(&Servers { servers: fleet.server_views().collect() })))
-        }
-        Event::Server { key, reply } => drop(reply.send(fleet.server_in_full(&key).map(|view| json(&view)))),
-        Event::Command { id, reply } => drop(reply.send(fleet.command_view(&id))),
-        Event::Subscribe { last, reply } => drop(reply.send(fleet.subscribe(last))),
+        Event::Subscribe { audience, last, reply } => drop(reply.send(fleet.subscribe(*audience, last))),
+        Event::Visit(look) => look(fleet),
         Event::Stop => {}
     }
 }
 
 impl Fleet {
-    fn subscribe(&mut self, last: Option<EventId>) -> Result<Receiver<Vec<u8>>, Problem> {
+    fn subscribe(&mut self, audience: Audience, last: Option<EventId>) -> Stream {
+        let console = audience.console.clone();
         // Told in one piece with the stream's first id: there is no moment between the two that could be missed.
         // The state it borrows lives beside the broadcast, which steps out for that long.
         let mut broadcast = std::mem::take(&mut self.broadcast);
-        let stream = broadcast.subscribe(last, || Snapshot {
+        let stream = broadcast.subscribe(audience, last, |audience| Snapshot {
             epoch: self.store.epoch(),
             version: crate::version::VERSION,
-            nodes: self.node_views().collect(),
-            servers: self.server_views().collect(),
+            nodes: match audience.sees_all() {
+                true => Nodes::Whole(self.node_views().collect()),
+                false => Nodes::Glimpses(self.node_glimpses().collect()),
+            },
+            servers: self
+                .server_views()
+                .filter(|view| audience.sees_server(&(view.node.clone(), view.id.clone())))
+                .collect(),
         });
         self.broadcast = broadcast;
+        if let Some(key) = console.filter(|_| stream.is_ok()) {
+            self.follow_output(&key);
+        }
         stream.map_err(|_| {
             Problem::new(503, "TOO_MANY_STREAMS", "Too many pages are open. Close one and reload.")
         })
@@ -243,7 +280,7 @@ impl Fleet {
 }
 
 /// The next moment at which something is to be done although nobody asks.
-fn wake_up(fleet: &Fleet, others: [Option<Instant>; 2]) -> Receiver<Instant> {
+fn wake_up(fleet: &Fleet, others: [Option<Instant>; 3]) -> Receiver<Instant> {
     let deadline = fleet.next_deadline().map(|deadline| Instant::now() + deadline.since(Time::now()));
     let next = others.into_iter().flatten().chain(deadline).min();
     next.map_or_else(never, at)
@@ -275,11 +312,25 @@ fn tick(fleet: &mut Fleet, due: Option<Instant>, now: Instant) -> Option<Instant
     match due {
         Some(due) if due > now => Some(due),
         Some(_) => {
-            fleet.broadcast.publish_passing("tick", &Time::now());
+            let now_is = Time::now();
+            fleet.broadcast.publish_passing("tick", |_| Some(now_is));
             Some(now + TICK)
         }
         None => Some(now + TICK),
     }
+}
+
+/// Gathers measurements and tells them once a second: with a thousand nodes each page would be told of each.
+fn usage(fleet: &mut Fleet, due: Option<Instant>, now: Instant) -> Option<Instant> {
+    if !fleet.measured.is_untold() || !fleet.broadcast.has_streams() {
+        return None;
+    }
+    let due = due.unwrap_or(now + USAGE);
+    if due > now {
+        return Some(due);
+    }
+    fleet.tell_usage();
+    None
 }
 
 /// Ends the hub. What still waits is dropped with the channels, and the askers' reply channels with it: nobody hangs.
@@ -292,23 +343,16 @@ fn stop(mut fleet: Fleet) {
 }
 
 #[derive(Serialize)]
-struct Nodes<T> {
-    nodes: Vec<T>,
-}
-
-#[derive(Serialize)]
-struct Servers<T> {
-    servers: Vec<T>,
-}
-
-#[derive(Serialize)]
-struct Snapshot<N, S> {
+struct Snapshot<'a> {
     epoch: u64,
     version: &'static str,
-    nodes: Vec<N>,
-    servers: Vec<S>,
+    nodes: Nodes<'a>,
+    servers: Vec<views::ServerView<'a>>,
 }
 
-fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("views have string keys and no serialiser that fails")
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Nodes<'a> {
+    Whole(Vec<views::NodeView<'a>>),
+    Glimpses(Vec<views::NodeGlimpse<'a>>),
 }

@@ -68,11 +68,13 @@ export function connect() {
     servers.delete(keyOf(gone));
     tell({ kind: "server", key: keyOf(gone) });
   });
-  on("usage", ({ node, id, usage }) => {
-    const server = servers.get(`${node}/${id}`);
-    if (!server) return;
-    server.usage = usage;
-    tell({ kind: "usage", key: `${node}/${id}` });
+  on("usage", (event) => {
+    for (const { node, id, usage } of event.servers) {
+      const server = servers.get(`${node}/${id}`);
+      if (!server) continue;
+      server.usage = usage;
+      tell({ kind: "usage", key: `${node}/${id}` });
+    }
   });
   on("command", (command) => {
     if (command.state !== "pending") settle(command);
