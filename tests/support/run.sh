@@ -131,7 +131,8 @@ cat <<END
   Stop it all with Ctrl-C.
 
 END
-wait -n "$panel" "$agent"
+# One that has ended while the words above were printed is not waited for any more by bash.
+kill -0 "$panel" 2>/dev/null && kill -0 "$agent" 2>/dev/null && wait -n "$panel" "$agent"
 for process in agent panel; do
   kill -0 "${!process}" 2>/dev/null || fail "the $process ended: $(tail -1 "$run/$process.log")"
 done
