@@ -151,7 +151,7 @@ fn run(mut database: Connection, hub: &HubHandle, journal: &Journal, stopping: &
             warn!("measurements could not be stored: {cause}");
         }
         turn += 1;
-        if turn % 6 == 0
+        if turn.is_multiple_of(6)
             && let Err(cause) = prune(&database, Time::now())
         {
             error!("old measurements could not be removed: {cause}");

@@ -161,11 +161,14 @@ pub const ROUTES: &[Route] = &[
     get("/events", Who::Any, activity::events),
 ];
 
+/// The names in a path, with what stands for each.
+pub type Parameters = Vec<(&'static str, String)>;
+
 /// The route of a call, with the names in its path.
 ///
 /// # Errors
 /// 404, or 405 with the methods that the path has.
-pub fn find(method: &str, path: &str) -> Result<(&'static Route, Vec<(&'static str, String)>), Problem> {
+pub fn find(method: &str, path: &str) -> Result<(&'static Route, Parameters), Problem> {
     let wanted = if method == "HEAD" { "GET" } else { method };
     let mut methods = Vec::new();
     for route in ROUTES {
@@ -183,7 +186,7 @@ pub fn find(method: &str, path: &str) -> Result<(&'static Route, Vec<(&'static s
     Err(Problem { allow: Some(allow), ..Problem::new(405, "METHOD_NOT_ALLOWED", what) })
 }
 
-fn matched(pattern: &'static str, path: &str) -> Option<Vec<(&'static str, String)>> {
+fn matched(pattern: &'static str, path: &str) -> Option<Parameters> {
     let mut parameters = Vec::new();
     let (mut wanted, mut given) = (pattern.split('/'), path.split('/'));
     loop {
