@@ -14,6 +14,12 @@ pub enum Request {
     Run(Box<Config>),
     /// Print a text and end well.
     Print(String),
+    /// Trade a token from standard input for this node's secret, and write the configuration.
+    Join {
+        url: String,
+        file: Option<PathBuf>,
+        settings: Settings,
+    },
     /// Tell how the running Agent is.
     Status {
         settings: Settings,
@@ -33,10 +39,11 @@ enum Word {
     Config,
     Status,
     Doctor,
+    Join,
 }
 
-const WORDS: [(&str, Word); 3] =
-    [("config", Word::Config), ("status", Word::Status), ("doctor", Word::Doctor)];
+const WORDS: [(&str, Word); 4] =
+    [("config", Word::Config), ("status", Word::Status), ("doctor", Word::Doctor), ("join", Word::Join)];
 
 /// What was wrong with the command line or the configuration. Exit code 2.
 #[derive(Debug)]
@@ -72,6 +79,7 @@ pub fn parse(
     let mut parser = lexopt::Parser::from_args(args);
     let mut settings = Settings::default();
     let (mut file, mut word, mut json) = (None::<PathBuf>, None::<Word>, false);
+    let mut url = None::<String>;
     while let Some(arg) = parser.next()? {
         match arg {
             Short('h') | Long("help") => return Ok(Request::Print(help())),
@@ -93,8 +101,18 @@ pub fn parse(
                 let (_, found) = WORDS.iter().find(find).ok_or_else(|| Value(text.clone()).unexpected())?;
                 word = Some(*found);
             }
+            Value(text) if matches!(word, Some(Word::Join)) && url.is_none() => url = Some(text.string()?),
             other => return Err(other.unexpected().into()),
         }
+    }
+    if let Some(Word::Join) = word {
+        let url = url.ok_or_else(|| {
+            Usage("join: expected the Panel's address, such as https://panel.example".into())
+        })?;
+        settings.add_defaults(KEYS);
+        // The file is what it will write.
+        settings.add_environment(KEYS, environment)?;
+        return Ok(Request::Join { url, file, settings });
     }
     let read = gather(&mut settings, file.as_deref(), environment);
     if let Some(Word::Doctor) = word {
@@ -136,6 +154,7 @@ fn help() -> String {
     let mut text = String::from(
         "longshore-agent: runs this node's game servers for a Panel\n\n\
          usage: longshore-agent [--config FILE] [--KEY VALUE]...\n       \
+         longshore-agent join URL           join a Panel with a token from standard input\n       \
          longshore-agent config             print the effective configuration and where it came from\n       \
          longshore-agent status [--json]    tell how the running Agent is\n       \
          longshore-agent doctor [--json]    check everything that the Agent needs\n       \

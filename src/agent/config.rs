@@ -73,6 +73,7 @@ pub const KEYS: &[Key] = &[
         "bytes of each server's output that Docker keeps on disk, 2097152 to 1099511627776; for containers made from now on",
     ),
     key("WORKERS", Some("4"), "threads for short jobs, 1 to 64"),
+    key("PANEL_PIN", None, "SHA-256 of the Panel's certificate, the only one to trust; written by join"),
     key("CA_FILE", None, "PEM file of the only authorities to trust for wss://; the system's when not set"),
     key("HTTPS_PROXY", None, "proxy for wss://, http://[user:password@]host:port"),
     key("HTTP_PROXY", None, "proxy for ws://"),
@@ -140,6 +141,8 @@ pub struct Config {
     pub log_disk: u64,
     pub workers: usize,
     pub ca_file: Option<PathBuf>,
+    /// SHA-256 of the one certificate to trust, instead of any authority.
+    pub panel_pin: Option<String>,
     pub proxy: Option<Proxy>,
     pub allow_insecure_downloads: bool,
     pub allow_private_downloads: bool,
@@ -188,6 +191,7 @@ impl Config {
             ca_file: ca_file(settings)?,
             allow_insecure_downloads: flag(settings, "ALLOW_INSECURE_DOWNLOADS")?,
             allow_private_downloads: flag(settings, "ALLOW_PRIVATE_DOWNLOADS")?,
+            panel_pin: panel_pin(settings)?,
             log_level: log_level(settings)?,
             log_format: one_of(
                 settings,
@@ -311,7 +315,7 @@ fn public_url(text: &str) -> Cow<'_, str> {
     }
 }
 
-fn proxy(settings: &Settings, url: &WsUrl) -> Result<Option<Proxy>, BadSetting> {
+pub(super) fn proxy(settings: &Settings, url: &WsUrl) -> Result<Option<Proxy>, BadSetting> {
     let text = |key| settings.get(key).map(str::to_owned);
     let proxies =
         ProxySettings { https: text("HTTPS_PROXY"), http: text("HTTP_PROXY"), no_proxy: text("NO_PROXY") };
@@ -406,7 +410,7 @@ fn number(settings: &Settings, key: &str, range: RangeInclusive<u64>) -> Result<
     })
 }
 
-fn ca_file(settings: &Settings) -> Result<Option<PathBuf>, BadSetting> {
+pub(super) fn ca_file(settings: &Settings) -> Result<Option<PathBuf>, BadSetting> {
     let Some(path) = absolute(settings, "CA_FILE")? else { return Ok(None) };
     crate::link::tls::client_config(Some(&path)).map_err(|e| {
         let expected = format_args!("expected a PEM file of certificates: {e}");
@@ -415,12 +419,20 @@ fn ca_file(settings: &Settings) -> Result<Option<PathBuf>, BadSetting> {
     Ok(Some(path))
 }
 
+fn panel_pin(settings: &Settings) -> Result<Option<String>, BadSetting> {
+    let Some(pin) = settings.get("PANEL_PIN") else { return Ok(None) };
+    match crate::link::tls::parse_pin(pin) {
+        Some(_) => Ok(Some(pin.to_owned())),
+        None => Err(BadSetting::new("PANEL_PIN", pin, "expected a SHA-256 in 64 hexadecimal digits")),
+    }
+}
+
 fn log_level(settings: &Settings) -> Result<log::LevelFilter, BadSetting> {
     let text = settings.get("LOG_LEVEL").unwrap_or("info");
     text.parse().map_err(|_| BadSetting::new("LOG_LEVEL", text, "expected error, warn, info, debug or trace"))
 }
 
-fn flag(settings: &Settings, key: &str) -> Result<bool, BadSetting> {
+pub(super) fn flag(settings: &Settings, key: &str) -> Result<bool, BadSetting> {
     match settings.get(key) {
         None | Some("0" | "false" | "no") => Ok(false),
         Some("1" | "true" | "yes") => Ok(true),

@@ -69,6 +69,7 @@ pub mod access;
 pub mod guesses;
 
 pub mod health;
+pub mod join;
 
 pub mod metrics;
 
@@ -415,10 +416,7 @@ fn probe_engine() -> Endpoint {
 
 fn dialer(config: &Config) -> Result<Dialer, Failed> {
     let tls = match config.panel_url.secure() {
-        true => {
-            let roots = config.ca_file.as_deref();
-            Some(crate::link::tls::client_config(roots).map_err(|e| Failed::new("TLS", e))?)
-        }
+        true => Some(tls(config).map_err(|e| Failed::new("TLS", e))?),
         false => None,
     };
     if !config.panel_url.secure() && !config.panel_url.host().is_loopback() {
@@ -459,6 +457,14 @@ fn internet(config: &Config) -> Internet {
 fn sweep(workshop: Arc<Workshop>, servers: Vec<crate::protocol::ServerId>) -> std::io::Result<()> {
     let work = move || workshop.sweep(&servers);
     std::thread::Builder::new().name("sweep".into()).stack_size(128 << 10).spawn(work).map(drop)
+}
+
+/// Whom to trust as the Panel: its one certificate where the node has joined by it, else the authorities.
+fn tls(config: &Config) -> Result<Arc<rustls::ClientConfig>, crate::link::tls::TlsError> {
+    match &config.panel_pin {
+        Some(pin) => crate::link::tls::pinned_config(pin),
+        None => crate::link::tls::client_config(config.ca_file.as_deref()),
+    }
 }
 
 /// The servers' output: what it finds is told to the loop.

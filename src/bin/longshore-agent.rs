@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use longshore::agent::{self, cli, doctor, status};
+use longshore::agent::{self, cli, doctor, join, status};
 
 fn main() -> ExitCode {
     let request = match cli::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
@@ -20,6 +20,13 @@ fn main() -> ExitCode {
             Err(bad) => {
                 eprintln!("longshore-agent: {bad}");
                 return ExitCode::from(2);
+            }
+        },
+        cli::Request::Join { url, file, settings } => match join::run(&url, file.as_deref(), &settings) {
+            Ok(text) => return print(&text, 0),
+            Err(fault) => {
+                eprintln!("longshore-agent: join: {fault}");
+                return ExitCode::FAILURE;
             }
         },
         cli::Request::Doctor { settings, fault, json } => {

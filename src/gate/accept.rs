@@ -182,7 +182,17 @@ impl Acceptor {
         if socket.set_nonblocking(true).and_then(|()| socket.set_nodelay(true)).is_err() {
             return;
         }
-        let client = Connection::new(Stream::Plain(socket), peer, now, self.front.config.head_time);
+        let stream = match &self.front.config.tls {
+            None => Stream::Plain(socket),
+            Some(tls) => match rustls::ServerConnection::new(tls.current()) {
+                Ok(connection) => Stream::Tls(socket, Box::new(connection)),
+                Err(cause) => {
+                    self.front.complain(format_args!("TLS: {cause}"), now);
+                    return;
+                }
+            },
+        };
+        let client = Connection::new(stream, peer, now, self.front.config.head_time);
         // Its head is often there already.
         self.clients.extend(client.advance(PollFlags::empty(), &mut self.front, now));
     }

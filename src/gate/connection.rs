@@ -90,10 +90,13 @@ impl Connection {
     /// What to wait for: readiness of the client's socket, and of tiny_http's when there is one.
     pub fn interest(&self) -> [(BorrowedFd<'_>, PollFlags); 2] {
         let client = self.stream.as_fd();
+        // What TLS still has to send is independent of the phase.
+        let sending = if self.stream.is_sending() { PollFlags::OUT } else { PollFlags::empty() };
         let Phase::Reply(reply) = &self.phase else {
-            return [(client, PollFlags::IN), (client, PollFlags::empty())];
+            return [(client, PollFlags::IN | sending), (client, PollFlags::empty())];
         };
         let (own, source) = reply.interest();
+        let own = own | sending;
         // Once seen, the end of the client's bytes would be reported again and again.
         let hangup = if self.half_closed { PollFlags::empty() } else { PollFlags::RDHUP };
         let source = source.map_or((client, PollFlags::empty()), |source| (source, PollFlags::IN));
@@ -135,7 +138,7 @@ impl Connection {
                 self.send_last(Response::text(408, "the request took too long\n"));
                 None
             }
-            Phase::Reply(reply) if !reply.is_pending() => {
+            Phase::Reply(reply) if !reply.is_pending() && !self.stream.is_sending() => {
                 // Nothing to send, so the client is not to blame: either a worker has it and takes its time, or
                 // tiny_http broke and has lost it.
                 self.deadline = None;
@@ -187,7 +190,10 @@ impl Connection {
     ) -> Option<Connection> {
         if framing == Framing::Length(0) {
             return match &front.config.upgrades {
-                Some(upgrades) if head.asks_websocket() => {
+                Some(upgrades)
+                    if head.asks_websocket()
+                        && front.config.upgrade_path.is_none_or(|path| head.path() == path) =>
+                {
                     let upgrades = upgrades.clone();
                     self.hand_out(head, early, &upgrades, front, now)
                 }
@@ -343,9 +349,26 @@ impl Connection {
     fn reply(mut self, front: &mut Front, now: Instant) -> Option<Connection> {
         let Phase::Reply(reply) = &mut self.phase else { return Some(self) };
         let block_by = now + front.config.write_time;
+        match self.stream.flush() {
+            Ok(()) => {}
+            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {
+                self.deadline.get_or_insert(block_by);
+                return Some(self);
+            }
+            Err(_) => return None,
+        }
         let scratch = &mut front.scratch[..];
         match reply.relay(&mut self.stream, &front.backend, scratch, &mut self.deadline, block_by) {
-            Progress::Waiting => Some(self),
+            Progress::Waiting => {
+                if self.stream.is_sending() {
+                    self.deadline.get_or_insert(block_by);
+                }
+                Some(self)
+            }
+            Progress::Sent if self.stream.is_sending() => {
+                self.deadline.get_or_insert(block_by);
+                Some(self)
+            }
             Progress::Sent => self.finish(now),
             Progress::Lost => self.lost(front, now),
             Progress::Gone => None,

@@ -60,9 +60,34 @@ pub struct Config {
     /// Where WebSocket upgrades go; when the channel is full they are answered 503. Without it they are
     /// ordinary requests, as RFC 9110 section 7.8 allows.
     pub upgrades: Option<Sender<Upgrade>>,
+    /// The one path where a WebSocket is expected; elsewhere its request is an ordinary one. `None` is any path.
+    pub upgrade_path: Option<&'static str>,
     /// A directory that this process may write, for the socket to tiny_http, which stands in it for an instant. Without one
     /// the usual places for temporary files are tried.
     pub directory: Option<PathBuf>,
+    /// Clients speak TLS, each connection with what this gives at its begin. Time and size limits count as without.
+    pub tls: Option<Tls>,
+}
+
+/// Where the TLS configuration of new connections comes from: asked for each, so that a new certificate needs no restart.
+/// Called on the gate thread; it must not block for long.
+#[derive(Clone)]
+pub struct Tls(Arc<dyn Fn() -> Arc<rustls::ServerConfig> + Send + Sync>);
+
+impl Tls {
+    pub fn new(current: impl Fn() -> Arc<rustls::ServerConfig> + Send + Sync + 'static) -> Tls {
+        Tls(Arc::new(current))
+    }
+
+    fn current(&self) -> Arc<rustls::ServerConfig> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tls")
+    }
 }
 
 impl Default for Config {
@@ -77,7 +102,9 @@ impl Default for Config {
             requests: 16,
             streams: 0,
             upgrades: None,
+            upgrade_path: None,
             directory: None,
+            tls: None,
         }
     }
 }

@@ -24,6 +24,9 @@ pub use error::{DialError, Phase, Refusal};
 
 mod error;
 
+/// Most bytes of an answer by plain HTTP.
+const MAX_ANSWER: usize = 64 << 10;
+
 /// How long each phase may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
@@ -123,6 +126,30 @@ impl Dialer {
             upgrade(&mut transport.until(deadline), &request, &key).map(|(_, date)| date)
         });
         (survey, result)
+    }
+
+    /// Asks the same host for something by plain HTTP, over the same way: the status and at most 64 KiB of the answer.
+    pub fn post(&self, path: &str, body: &[u8]) -> Result<(u16, String), DialError> {
+        let clock = Clock { end: Instant::now() + self.budget.total };
+        let mut transport = self.reach(&clock, &mut Survey::default())?;
+        let deadline = clock.phase(Phase::Upgrade, self.budget.upgrade)?;
+        let mut stream = transport.until(deadline);
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n",
+            self.url.host_header(),
+            body.len()
+        );
+        let sent = stream.write_all(&[head.as_bytes(), body].concat()).and_then(|()| stream.flush());
+        sent.map_err(DialError::Upgrade)?;
+        let (head, mut answer) = read_head(&mut stream, Vec::new()).map_err(DialError::Upgrade)?;
+        let ResponseHead { status, headers } = ResponseHead::parse(&head).map_err(DialError::Upgrade)?;
+        let length = headers.get("content-length").and_then(|value| value.parse::<usize>().ok());
+        let wanted = length.unwrap_or(MAX_ANSWER).min(MAX_ANSWER);
+        let missing = wanted.saturating_sub(answer.len()) as u64;
+        // An answer that is cut short is one that cannot be read, which its reader tells.
+        let _ = stream.take(missing).read_to_end(&mut answer);
+        Ok((status, String::from_utf8_lossy(&answer).into_owned()))
     }
 
     /// Everything before the upgrade.

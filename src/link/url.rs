@@ -118,6 +118,12 @@ impl WsUrl {
         if self.port == implied { self.host.to_string() } else { self.authority() }
     }
 
+    /// Scheme, host and port, without a path.
+    pub fn origin(&self) -> String {
+        let scheme = if self.secure { "wss" } else { "ws" };
+        format!("{scheme}://{}", self.host_header())
+    }
+
     /// Host and port, as CONNECT needs them.
     pub fn authority(&self) -> String {
         format!("{}:{}", self.host, self.port)

@@ -71,11 +71,12 @@ impl Line {
 impl Agents {
     /// # Errors
     /// The gate could not be opened or the thread not be started.
-    pub fn start(listener: TcpListener, hub: HubHandle) -> Result<Agents, GateError> {
+    pub fn start(listener: TcpListener, hub: HubHandle, tls: Option<gate::Tls>) -> Result<Agents, GateError> {
         let (upgrades_tx, upgrades) = bounded(HANDSHAKES);
         let limits = gate::Config {
             connections: HANDSHAKES,
             upgrades: Some(upgrades_tx.clone()),
+            tls,
             ..gate::Config::default()
         };
         let gate = Gate::start(listener, limits, |_: gate::Request| {
@@ -181,25 +182,22 @@ impl Reception {
     fn let_in(&mut self, upgrade: Upgrade) -> Result<(), Turned> {
         let Upgrade { head, stream, early, peer } = upgrade;
         let mut asked = None;
-        let gate::Stream::Plain(socket) = stream;
+        let transport = match stream {
+            gate::Stream::Plain(socket) => Transport::plain(socket),
+            gate::Stream::Tls(socket, tls) => Transport::tls(socket, *tls),
+        };
         let limits = Limits { max_message: MAX_MESSAGE, silence: SILENCE, ..Limits::default() };
-        let connection = accept::accept(
-            Transport::plain(socket),
-            read_again(&head, &early),
-            limits,
-            HANDSHAKE,
-            |request| {
-                let (node, secret) = identity(request)?;
-                match self.hub.admits(node.clone(), secret.clone()) {
-                    Ok(true) => {
-                        asked = Some((node, secret));
-                        Ok(())
-                    }
-                    Ok(false) => Err(refuse(401, "this node or its secret is not known here")),
-                    Err(Unavailable) => Err(busy()),
+        let connection = accept::accept(transport, read_again(&head, &early), limits, HANDSHAKE, |request| {
+            let (node, secret) = identity(request)?;
+            match self.hub.admits(node.clone(), secret.clone()) {
+                Ok(true) => {
+                    asked = Some((node, secret));
+                    Ok(())
                 }
-            },
-        )
+                Ok(false) => Err(refuse(401, "this node or its secret is not known here")),
+                Err(Unavailable) => Err(busy()),
+            }
+        })
         .map_err(Turned::Handshake)?;
         let Some((node, secret)) = asked else { return Ok(()) }; // let in only with both
         info!("node {node}: connected from {peer}");

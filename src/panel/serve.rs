@@ -27,6 +27,7 @@ use super::metrics::{Metrics, Recorder};
 use super::secret::Secret;
 use super::store::{Store, StoreError};
 use super::templates::Templates;
+use super::tls::Certificate;
 use crate::gate::{self, Gate, GateError};
 
 /// From the signal to the end of the process.
@@ -44,6 +45,7 @@ pub enum ServeError {
     },
     Gate(GateError),
     Start(io::Error),
+    Tls(super::tls::TlsError),
     /// The way in for the first admin could not be made.
     Setup(String),
     /// This thread has ended although nobody asked it to.
@@ -63,11 +65,13 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     let journal = Arc::new(Journal::open(&config.data_dir).map_err(ServeError::Store)?);
     let metrics = Metrics::open(&config.data_dir).map_err(ServeError::Store)?;
     let templates = Templates::open(&config.data_dir).map_err(ServeError::Store)?;
+    let certificate = Certificate::open(&config).map_err(ServeError::Tls)?.map(Arc::new);
+    let tls = certificate.clone().map(|certificate| gate::Tls::new(move || certificate.current()));
     let signals = SignalThread::start().map_err(ServeError::Start)?;
     let hub = Hub::start(store).map_err(ServeError::Start)?;
     let recorder =
         Recorder::start(&config.data_dir, hub.handle(), journal.clone()).map_err(ServeError::Store)?;
-    let agents = Agents::start(agent_listener, hub.handle()).map_err(ServeError::Gate)?;
+    let agents = Agents::start(agent_listener, hub.handle(), tls.clone()).map_err(ServeError::Gate)?;
     let setup = accounts.offer_setup().map_err(|problem| ServeError::Setup(problem.message))?;
     let api = Api::new(api::Parts {
         hub: hub.handle(),
@@ -78,13 +82,19 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         templates,
         proxies: config.proxies.clone(),
         tls: config.tls.is_some(),
-        certificate: None,
+        certificate: certificate.map(|certificate| {
+            let pin: Arc<dyn Fn() -> Option<String> + Send + Sync> =
+                Arc::new(move || Some(certificate.fingerprint()));
+            pin
+        }),
     });
     let limits = gate::Config {
         connections: MAX_STREAMS + 4 * api::MAX_CALLS,
         requests: api::MAX_CALLS,
         streams: MAX_STREAMS + DOWNLOADS,
         upgrades: Some(agents.upgrades()),
+        upgrade_path: Some("/agent"),
+        tls,
         ..gate::Config::default()
     };
     let http = Gate::start(http_listener, limits, api).map_err(ServeError::Gate)?;
@@ -197,6 +207,7 @@ impl fmt::Display for ServeError {
             ServeError::Bind { key, address, cause } => write!(f, "{key}={address}: {cause}"),
             ServeError::Gate(cause) => cause.fmt(f),
             ServeError::Start(cause) => write!(f, "start: {cause}"),
+            ServeError::Tls(cause) => write!(f, "TLS: {cause}"),
             ServeError::Setup(cause) => f.write_str(cause),
             ServeError::Lost(thread) => write!(f, "thread {thread} has ended"),
             ServeError::Stuck(threads) => write!(f, "threads did not end in time: {}", threads.join(", ")),

@@ -114,6 +114,12 @@ impl FakeAgent {
         command
     }
 
+    /// The link still stands: a ping of ours is answered.
+    pub fn is_linked(&mut self) {
+        self.socket.send(Message::Ping("here".into())).unwrap();
+        while !matches!(self.socket.read().unwrap(), Message::Pong(_)) {}
+    }
+
     /// Waits for the Close; its code.
     pub fn closed(&mut self) -> u16 {
         loop {
@@ -138,14 +144,18 @@ impl FakeAgent {
 
 /// Dials; the status when it is not let in.
 pub fn dial(panel: &Panel, path: &str, headers: &[(&str, &str)]) -> Result<FakeAgent, u16> {
-    let mut request = format!("ws://{}{path}", panel.agents).into_client_request().unwrap();
+    dial_at(&panel.agents, path, headers)
+}
+
+pub fn dial_at(address: &str, path: &str, headers: &[(&str, &str)]) -> Result<FakeAgent, u16> {
+    let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
     for (name, value) in headers {
         request.headers_mut().insert(
             tungstenite::http::HeaderName::from_bytes(name.as_bytes()).unwrap(),
             value.parse().unwrap(),
         );
     }
-    let stream = TcpStream::connect(&panel.agents).unwrap();
+    let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
     match tungstenite::client(request, stream) {
         Ok((socket, _)) => Ok(FakeAgent { socket, epoch: 0, boot: "boot-1".into(), seq: 0 }),

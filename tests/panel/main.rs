@@ -3,7 +3,9 @@
 mod accounts;
 mod browser;
 mod commands;
+mod disk;
 mod fake_agent;
+mod join;
 mod links;
 mod process;
 mod process_life;

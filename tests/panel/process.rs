@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -21,7 +21,8 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_longshore-panel");
 pub struct Panel {
     /// Of an admin's API token, sent with every call that does not say who asks.
     pub token: String,
-    dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
+    data: PathBuf,
     child: Option<Child>,
     pub http: String,
     pub agents: String,
@@ -42,11 +43,26 @@ pub struct Answer {
 impl Panel {
     /// A Panel with these nodes, running. Their secrets are [`Panel::secret`].
     pub fn start(nodes: &[&str]) -> Panel {
+        Panel::start_in(Path::new("data"), nodes)
+    }
+
+    /// With its data in this directory; one that is relative is its own.
+    pub fn start_in(data: &Path, nodes: &[&str]) -> Panel {
         let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join(data);
         let (http, agents) = (String::new(), String::new());
         let token = String::new();
-        let mut panel =
-            Panel { token, dir, child: None, http, agents, log: Arc::default(), ended: None, printed: None };
+        let mut panel = Panel {
+            token,
+            _dir: dir,
+            data,
+            child: None,
+            http,
+            agents,
+            log: Arc::default(),
+            ended: None,
+            printed: None,
+        };
         for node in nodes {
             let added = panel.run(&["node", "add", node]);
             assert!(added.status.success(), "{added:?}");
@@ -59,9 +75,19 @@ impl Panel {
     /// A Panel in which nobody and nothing is yet.
     pub fn fresh() -> Panel {
         let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
         let (http, agents, token) = (String::new(), String::new(), String::new());
-        let mut panel =
-            Panel { token, dir, child: None, http, agents, log: Arc::default(), ended: None, printed: None };
+        let mut panel = Panel {
+            token,
+            _dir: dir,
+            data,
+            child: None,
+            http,
+            agents,
+            log: Arc::default(),
+            ended: None,
+            printed: None,
+        };
         panel.start_again(&[]);
         panel
     }
@@ -82,7 +108,7 @@ impl Panel {
     }
 
     pub fn data_dir(&self) -> PathBuf {
-        self.dir.path().join("data")
+        self.data.clone()
     }
 
     pub fn secret(&self, node: &str) -> String {
@@ -118,9 +144,9 @@ impl Panel {
         (self.child, self.ended, self.printed) = (Some(child), Some(ended), Some(printed));
         let part = |name: &str| {
             let after = line.split(name).nth(1).unwrap_or_else(|| panic!("{line:?}: {}", self.log()));
-            after.split('/').next().unwrap().to_owned()
+            after.split("://").nth(1).unwrap().split('/').next().unwrap().to_owned()
         };
-        (self.http, self.agents) = (part("page http://"), part("agents ws://"));
+        (self.http, self.agents) = (part("page "), part("agents "));
     }
 
     pub fn signal(&self, signal: Signal) {
