@@ -147,6 +147,12 @@ fn every_action_and_its_other_names_are_read_the_same() {
     for name in ["console:interrupt", "console:disconnect", "console:clear"] {
         check(name, json!({}), name, false);
     }
+    let archive = json!({"files":["world"],"archivePath":"a.zip","format":"zip"});
+    check("create_archive", archive.clone(), "create_archive", false);
+    check("extract_archive", archive, "extract_archive", false);
+    check("install_mod", json!({"name":"m","downloadUrl":"https://h/m.jar"}), "install_mod", false);
+    check("uninstall_mod", json!({"modId":"m"}), "uninstall_mod", false);
+    check("list_mods", json!({}), "list_mods", true);
     check("docker.list", json!({}), "list_servers", true);
     check("get_system_metrics", json!({}), "get_system_metrics", true);
     check("system.status", json!({}), "get_system_metrics", true);

@@ -213,6 +213,34 @@ fn cases() -> Vec<Case> {
         ("upload_file", json!({"path": "x", "content": "x", "encoding": "rot13"}), Err("INVALID_PAYLOAD")),
         ("delete_file", json!({"path": "/"}), Err("PATH_INVALID")),
         ("delete_file", json!({"path": "."}), Err("PATH_INVALID")),
+        (
+            "create_archive",
+            json!({"files": ["/config"], "archivePath": "/all.zip", "format": "zip"}),
+            Ok(json!({"path": "/all.zip", "size": "<positive>", "files": 2, "skipped": 0})),
+        ),
+        (
+            "create_archive",
+            json!({"files": ["none"], "archivePath": "b.tar", "format": "tar"}),
+            Err("FILE_NOT_FOUND"),
+        ),
+        (
+            "create_archive",
+            json!({"files": ["config"], "archivePath": "b.rar", "format": "rar"}),
+            Err("INVALID_PAYLOAD"),
+        ),
+        (
+            "extract_archive",
+            json!({"archivePath": "all.zip", "extractPath": "again"}),
+            Ok(json!({"files": 2, "bytes": 19})),
+        ),
+        ("extract_archive", json!({"archivePath": "config/server.yml"}), Err("INVALID_PAYLOAD")),
+        ("extract_archive", json!({"archivePath": "../all.zip"}), Err("PATH_INVALID")),
+        ("delete_file", json!({"path": "again"}), Ok(json!({"path": "again"}))),
+        ("delete_file", json!({"path": "all.zip"}), Ok(json!({"path": "all.zip"}))),
+        ("list_mods", json!({}), Ok(json!({"mods": [], "count": 0}))),
+        ("uninstall_mod", json!({"modId": "none"}), Err("FILE_NOT_FOUND")),
+        ("install_mod", json!({"modId": "m"}), Err("INVALID_PAYLOAD")),
+        ("install_mod", json!({"modId": "m", "modUrl": "https://127.0.0.1/m.jar"}), Err("DOWNLOAD_FAILED")),
     ]
 }
 

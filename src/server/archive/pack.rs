@@ -97,7 +97,8 @@ fn write<'a>(
             return sink.directory(&item);
         }
         // Opened without following a link, and looked at again: it may have been exchanged.
-        let Some(file) = tree::open_file(item.parent, item.own).ok().filter(is_regular) else {
+        let opened = walk::if_still_there(tree::open_file(item.parent, item.own), item.name)?;
+        let Some(file) = opened.filter(is_regular) else {
             vanished += 1;
             return Ok(());
         };

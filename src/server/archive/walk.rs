@@ -3,10 +3,12 @@
 //! again, and opening a device may do anything.
 
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::Path;
 
 use cap_std::fs::{Dir, ReadDir};
 use rustix::fs::{AtFlags, FileType, Stat, statat};
+use rustix::io::Errno;
 
 use super::name::{EntryName, MAX_DEPTH, RESERVED};
 use super::{Error, tree};
@@ -129,14 +131,23 @@ impl Walk<'_> {
             *left_out += 1;
             return Ok(None);
         }
-        // One that became a link or went away meanwhile is left out as such.
-        let below = if is_dir { tree::open_dir(parent, own).ok() } else { None };
+        let below = if is_dir { if_still_there(tree::open_dir(parent, own), name)? } else { None };
         if is_dir && below.is_none() {
             *left_out += 1;
             return Ok(None);
         }
         visit(Item { name, parent, own, stat, is_dir })?;
         Ok(below)
+    }
+}
+
+/// What became a link or something else, or went away meanwhile, is left out as such. What may not be read is not: a
+/// backup that lacks it would look like a whole one.
+pub fn if_still_there<T>(opened: io::Result<T>, name: &str) -> Result<Option<T>, Error> {
+    match opened.map_err(|e| (Errno::from_io_error(&e), e)) {
+        Ok(opened) => Ok(Some(opened)),
+        Err((Some(Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::NXIO), _)) => Ok(None),
+        Err((_, error)) => Err(Error::at(name, error)),
     }
 }
 
