@@ -1,40 +1,50 @@
 // The live state: one event stream, two maps, and those who want to know of changes.
 
+import { askForOutcomes, get, serverPath, session, setSession, settle } from "./api.js";
+
 export const nodes = new Map();
 export const servers = new Map();
-/** Commands that this page has sent and waits for, by id. */
-const awaited = new Map();
+export const link = { state: "connecting", version: "" };
 const listeners = new Set();
 
 export const keyOf = (server) => `${server.node}/${server.id}`;
+export const serverAt = (node, id) => servers.get(`${node}/${id}`);
+export const nodeName = (id) => nodes.get(id)?.name || id;
 
-/** Calls `listener({kind, key})` for each change; kind is "all", "node", "server", "usage" or "link". */
+/** Calls `listener({kind, keys})` for each change; kind is all, node, server, usage, link, activity or console. Gives what ends it. */
 export function onChange(listener) {
   listeners.add(listener);
+  return () => listeners.delete(listener);
 }
 
-export const link = { state: "connecting", since: Date.now() };
-
-function tell(change) {
-  for (const listener of listeners) listener(change);
+export function tell(change) {
+  for (const listener of [...listeners]) listener(change);
 }
 
 function setLink(state) {
   if (link.state === state) return;
   link.state = state;
-  link.since = Date.now();
   tell({ kind: "link" });
 }
 
 let stream = null;
 let watchdog = 0;
 let retry = 0;
+let following = null;
 /** The stream ticks every 20 s: longer silence means that nobody is there, which the browser may not notice. */
 const SILENCE = 50_000;
 
+/** New output of this server ("NODE/ID", or null for none) comes as changes of the kind "console". */
+export function follow(key) {
+  if (following === key) return;
+  following = key;
+  if (stream) connect();
+}
+
 export function connect() {
+  clearTimeout(watchdog);
   stream?.close();
-  stream = new EventSource("/api/events");
+  stream = new EventSource(`/api/v1/events${following ? `?console=${encodeURIComponent(following)}` : ""}`);
   const on = (name, handle) =>
     stream.addEventListener(name, (event) => {
       alive();
@@ -42,17 +52,17 @@ export function connect() {
     });
   on("tick");
   on("snapshot", (all) => {
+    link.version = all.version ?? "";
     nodes.clear();
     servers.clear();
     for (const node of all.nodes) nodes.set(node.id, node);
     for (const server of all.servers) servers.set(keyOf(server), server);
     tell({ kind: "all" });
-    // Outcomes may have come while the stream was away.
-    for (const id of awaited.keys()) askAgain(id);
+    askForOutcomes();
   });
   on("node", (node) => {
     nodes.set(node.id, node);
-    tell({ kind: "node", key: node.id });
+    tell({ kind: "node", keys: [node.id] });
   });
   on("node_gone", ({ id }) => {
     nodes.delete(id);
@@ -60,36 +70,59 @@ export function connect() {
     tell({ kind: "all" });
   });
   on("server", (server) => {
-    const known = servers.get(keyOf(server));
-    servers.set(keyOf(server), server);
-    tell({ kind: "server", key: keyOf(server), before: known });
+    const key = keyOf(server);
+    const known = servers.get(key);
+    // Events do not repeat what the asker may do, and usage comes apart.
+    servers.set(key, { rights: known?.rights, usage: known?.usage, ...server });
+    if (!known && session?.user.role !== "admin") get(serverPath(server)).then(({ rights }) => ((servers.get(key).rights = rights), tell({ kind: "server", keys: [key] })), () => {});
+    tell({ kind: "server", keys: [key], before: known });
   });
   on("server_gone", (gone) => {
     servers.delete(keyOf(gone));
-    tell({ kind: "server", key: keyOf(gone) });
+    tell({ kind: "server", keys: [keyOf(gone)] });
   });
-  on("usage", (event) => {
-    for (const { node, id, usage } of event.servers) {
+  on("usage", (usage) => {
+    const keys = [];
+    for (const { node, id, usage: now } of usage.servers ?? []) {
       const server = servers.get(`${node}/${id}`);
-      if (!server) continue;
-      server.usage = usage;
-      tell({ kind: "usage", key: `${node}/${id}` });
+      if (server) keys.push(`${node}/${id}`), (server.usage = now);
     }
+    for (const { id, ...now } of usage.nodes ?? []) if (nodes.has(id)) Object.assign(nodes.get(id), now);
+    tell({ kind: "usage", keys, at: usage.at });
   });
-  on("command", (command) => {
-    if (command.state !== "pending") settle(command);
+  on("command", settle);
+  on("activity", (entry) => tell({ kind: "activity", entry }));
+  on("console", (output) => tell({ kind: "console", output }));
+  on("logout", () => {
+    disconnect();
+    setSession(null);
   });
   stream.onopen = () => {
     retry = 0;
     alive();
+    tell({ kind: "open" });
   };
   stream.onerror = () => {
     setLink("reconnecting");
     // The browser comes back by itself unless the Panel has answered with an error.
-    if (stream.readyState === EventSource.CLOSED) again();
+    if (stream?.readyState === EventSource.CLOSED) again();
   };
   watch();
 }
+
+export function disconnect() {
+  clearTimeout(watchdog);
+  stream?.close();
+  stream = null;
+  following = null;
+  nodes.clear();
+  servers.clear();
+  link.state = "connecting";
+}
+
+// A page that is left but kept by the browser must not hold one of the few connections there are.
+addEventListener("pagehide", () => (clearTimeout(watchdog), stream?.close()));
+addEventListener("pageshow", (event) => event.persisted && stream && connect());
 
 function alive() {
   setLink("live");
@@ -107,72 +140,8 @@ function watch() {
 function again() {
   clearTimeout(watchdog);
   stream.close();
-  watchdog = setTimeout(connect, Math.min(1000 * 2 ** retry++, 15_000));
+  watchdog = setTimeout(() => {
+    // Ended because the session has: then this tells it. Else the Panel is away, or full.
+    get("/session").then(connect, (refused) => refused.status !== 401 && again());
+  }, Math.min(1000 * 2 ** retry++, 15_000));
 }
-
-// ---- calls
-
-/** An answer of the Panel that is a refusal, or none at all. */
-export class Refused extends Error {
-  constructor({ code, message, field }) {
-    super(message);
-    this.code = code;
-    this.field = field;
-  }
-}
-
-async function call(method, path, body) {
-  let response;
-  try {
-    response = await fetch(`/api/${path}`, {
-      method,
-      headers: body ? { "Content-Type": "application/json", Prefer: "respond-async" } : {},
-      body: body && JSON.stringify(body),
-    });
-  } catch {
-    throw new Refused({ code: "UNREACHABLE", message: "The Panel does not answer. Check that it runs, then try again." });
-  }
-  const answer = await response.json().catch(() => ({}));
-  if (response.ok) return answer;
-  throw new Refused(answer.error ?? { code: "HTTP", message: `The Panel answered ${response.status}.` });
-}
-
-/** Sends a command; `outcome` resolves when it is done and rejects with [`Refused`] when it failed. */
-export async function command(method, path, body = {}) {
-  const { command } = await call(method, path, body);
-  const outcome = new Promise((resolve, reject) => awaited.set(command.id, { resolve, reject }));
-  outcome.catch(() => {}); // whoever wants to know asks; others see the state itself
-  if (early.has(command.id)) settle(early.get(command.id));
-  else if (command.state !== "pending") settle(command);
-  return { command, outcome };
-}
-
-/** Outcomes that came by the stream before the call itself was answered. */
-const early = new Map();
-
-function settle(command) {
-  const waiting = awaited.get(command.id);
-  if (!waiting) {
-    early.set(command.id, command);
-    if (early.size > 100) early.delete(early.keys().next().value);
-    return;
-  }
-  awaited.delete(command.id);
-  early.delete(command.id);
-  if (command.state === "succeeded") waiting.resolve(command);
-  else waiting.reject(new Refused(command.error));
-}
-
-async function askAgain(id) {
-  try {
-    const { command } = await call("GET", `commands/${encodeURIComponent(id)}`);
-    if (command.state !== "pending") settle(command);
-  } catch (refused) {
-    if (refused.code !== "COMMAND_NOT_FOUND") return;
-    awaited.get(id)?.reject(new Refused({ code: "UNKNOWN", message: "The Panel was restarted and does not know how this ended. The state shown is true." }));
-    awaited.delete(id);
-  }
-}
-
-export const serverPath = (server, rest = "") =>
-  `servers/${encodeURIComponent(server.node)}/${encodeURIComponent(server.id)}${rest}`;

@@ -1,342 +1,169 @@
-// The list of servers: a row each, changed in place so that focus and selection stay where they are.
+// The overview: every server that one may see, live. A table that becomes cards on a phone.
 
-import { alarm, attribute, bytes, copyButton, exactly, h, icon, ofBytes, say, span, text } from "./dom.js";
-import { askDelete } from "./forms.js";
-import { Refused, command, keyOf, nodes, onChange, serverPath, servers } from "./live.js";
-import { PENDING, VERBS, detailOf, mark, othersOf, primaryOf, progressOf, remark, stateOf } from "./states.js";
+import { isAdmin } from "./api.js";
+import { mayDo, moreOf, power } from "./actions.js";
+import { place } from "./app.js";
+import { menu } from "./dialogs.js";
+import { attribute, copyable, h, icon, keyed, text } from "./dom.js";
+import { checklist } from "./firstrun.js";
+import { keyOf, nodeName, nodes, onChange, servers } from "./live.js";
+import { choose, url } from "./router.js";
+import { detailOf, GROUPS, primaryOf, progressOf, stateMark, stateOf, updateState, VERBS } from "./states.js";
+import { bytes, exactly, many, percent, span } from "./words.js";
 
-/** A stop that takes longer than this offers "Kill now". */
-const LONG_STOP = 4_000;
+export function show(main, at) {
+  place([["Servers"]]);
+  const filter = h("input", { type: "search", placeholder: "Filter by name, game, address", "aria-label": "Filter the servers", value: at.query.get("q") ?? "", oninput: () => choose({ q: filter.value }) });
+  const state = h("select.pick", { "aria-label": "State", onchange: () => choose({ state: state.value }) }, h("option", { value: "" }, "Any state"), Object.entries(GROUPS).map(([value, words]) => h("option", { value }, words)));
+  const node = h("select.pick", { "aria-label": "Node", onchange: () => choose({ node: node.value }) });
+  const sum = h("p.soft", { role: "status" });
+  const rows = h("tbody", { role: "rowgroup" });
+  const head = ["Server", "State", "Node", "Address", "Processor", "Memory", "Up for", ""];
+  const table = h("table.table.cards.rows", { role: "table", "aria-label": "Servers" }, h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, head.map((words) => h("th", { role: "columnheader", scope: "col" }, words || h("span.unseen", {}, "Actions"))))), rows);
+  const card = h("div.card.dims", {}, table);
+  const empty = h("div");
+  const steps = checklist();
+  const filters = h("div.filters", {}, filter, state, node);
+  main.append(h("div.head", {}, h("div", {}, h("h1", {}, "Servers"), sum), isAdmin() && h("a.button.primary", { href: "/servers/new" }, icon("plus"), "Create a server")), steps.element, filters, card, empty);
 
-const rows = new Map();
-let list;
-let filter = "";
+  let query = at.query;
+  const wanted = (server) => {
+    const words = (query.get("q") ?? "").toLowerCase();
+    const group = query.get("state");
+    return (!group || stateOf(server).tone === group) && (!query.get("node") || server.node === query.get("node")) && [server.name, server.id, server.image, server.template ?? "", server.address ?? ""].some((part) => part.toLowerCase().includes(words));
+  };
 
-export const title = "Servers";
-
-export function show(main, words) {
-  filter = words;
-  list = h("ul.servers", { role: "list" });
-  rows.clear();
-  main.replaceChildren(
-    h("div.head", {}, h("h1", {}, "Servers"), h("p.summary"), h("a.button.primary", { href: "#/create" }, icon("M8 3v10M3 8h10"), "Create a server")),
-    h("div.columns", { "aria-hidden": "true" }, ...["State", "Server", "Node", "Ports", "CPU", "Memory", ""].map((name) => h("span", {}, name))),
-    list,
-    h("div.empty", { hidden: true }),
-  );
-  render();
-}
-
-export function hide() {
-  rows.clear();
-  list = undefined;
-}
-
-export function search(words) {
-  filter = words;
-  if (list) render();
-}
-
-onChange((change) => {
-  if (!list || change.kind === "link") return;
-  if (change.kind === "usage") return rows.get(change.key)?.update();
-  if (change.kind === "server" && rows.has(change.key) === servers.has(change.key)) {
-    announce(change);
-    rows.get(change.key)?.update();
-    return summary();
+  function draw() {
+    const everything = [...servers.values()].sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
+    const items = everything.filter(wanted);
+    keyed(rows, items, keyOf, row, updateRow);
+    const online = everything.filter((server) => stateOf(server).tone === "running").length;
+    text(sum, everything.length ? `${online} of ${many(everything.length, "server")} running` : "");
+    filters.hidden = everything.length < 2;
+    card.hidden = !items.length;
+    if (items.length) empty.replaceChildren();
+    else if (!everything.length) {
+      const node = nodes.size > 0;
+      empty.replaceChildren(h("div.card.empty", {}, icon("servers"), h("h2", {}, "No server yet"),
+        h("p", {}, !isAdmin() ? "Nobody has granted you a server so far. Ask an admin of this Panel." : node ? "Choose a game, a node and a few settings; it runs a minute later." : "Servers run on nodes: machines with Docker and the Agent. Add one first."),
+        isAdmin() && h("div.buttons", {}, node ? h("a.button.primary", { href: "/servers/new" }, icon("plus"), "Create a server") : h("a.button.primary", { href: "/nodes?add=1" }, icon("plus"), "Add a node"))));
+    } else {
+      empty.replaceChildren(h("div.card.empty", {}, icon("search"), h("h2", {}, "Nothing matches"), h("p", {}, `None of ${many(everything.length, "server")} is like that.`), h("div.buttons", {}, h("button.button", { type: "button", onclick: () => choose({ q: "", state: "", node: "" }) }, "Show all"))));
+    }
   }
-  render();
-});
 
-/** Crashes are told to screen readers whoever caused them. */
-function announce({ key, before }) {
-  const server = servers.get(key);
-  if (server && before && server.lastStatus === "crashed" && before.lastStatus !== "crashed") {
-    alarm(`${server.name} has crashed. ${detailOf(server)}`);
+  function options() {
+    const ids = [...nodes.keys()].sort();
+    node.hidden = ids.length < 2;
+    node.replaceChildren(h("option", { value: "" }, "Any node"), ...ids.map((id) => h("option", { value: id }, nodeName(id))));
+    node.value = query.get("node") ?? "";
   }
-}
 
-const isOnline = (server) => nodes.get(server.node)?.online ?? false;
-
-function matches(server) {
-  const state = stateOf(server, isOnline(server));
-  const all = [server.name, server.id, server.image, server.node, state.word].join(" ").toLowerCase();
-  return filter.toLowerCase().split(/\s+/).every((word) => all.includes(word));
-}
-
-function render() {
-  const byName = (a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }) || a.id.localeCompare(b.id);
-  const shown = [...servers.values()].filter(matches).sort(byName);
-  const keys = new Set(shown.map(keyOf));
-  for (const [key, row] of rows) {
-    if (keys.has(key)) continue;
-    row.element.remove();
-    rows.delete(key);
+  function take(route) {
+    query = route.query;
+    if (filter.value !== (query.get("q") ?? "")) filter.value = query.get("q") ?? "";
+    state.value = query.get("state") ?? "";
+    node.value = query.get("node") ?? "";
   }
-  shown.forEach((server, index) => {
-    const key = keyOf(server);
-    if (!rows.has(key)) rows.set(key, new Row(key));
-    const row = rows.get(key);
-    row.update();
-    if (list.children[index] !== row.element) list.insertBefore(row.element, list.children[index] ?? null);
+
+  take(at);
+  options();
+  draw();
+  const stop = onChange(({ kind, keys }) => {
+    if (kind === "usage") {
+      for (const key of keys) {
+        const child = rows.querySelector(`[data-key="${CSS.escape(key)}"]`);
+        if (child) updateUsage(child, servers.get(key));
+      }
+    } else if (kind === "all" || kind === "server" || kind === "node") {
+      if (kind !== "server") options();
+      draw();
+    }
   });
-  const main = list.parentElement;
-  main.querySelector(".columns").hidden = shown.length === 0;
-  empty(main.querySelector(".empty"), shown.length);
-  summary();
-}
-
-function summary() {
-  const place = list.parentElement.querySelector(".summary");
-  const counts = new Map();
-  for (const server of servers.values()) {
-    const { tone, word } = stateOf(server, isOnline(server));
-    const name = tone === "moving" ? "in motion" : tone === "stopped" ? "stopped" : word.toLowerCase();
-    counts.set(name, (counts.get(name) ?? 0) + 1);
-  }
-  text(place, [...counts].map(([name, count]) => `${count} ${name}`).join(", "));
-}
-
-function empty(place, shown) {
-  place.hidden = shown > 0;
-  if (shown > 0) return;
-  if (servers.size > 0) {
-    place.replaceChildren(h("h2", {}, "Nothing matches"), h("p", {}, `No server's name, image, node or state has “${filter}” in it.`));
-  } else if (nodes.size > 0) {
-    place.replaceChildren(
-      h("h2", {}, "No servers yet"),
-      h("p", {}, "Create the first one: it takes an image, a name and a port."),
-      h("a.button.primary", { href: "#/create" }, "Create a server"),
-    );
-  } else {
-    place.replaceChildren(
-      h("h2", {}, "No nodes yet"),
-      h("p", {}, "Servers run on nodes. Add this machine or another one first."),
-      h("a.button.primary", { href: "#/nodes" }, "How to add a node"),
-    );
-  }
-}
-
-class Row {
-  constructor(key) {
-    this.key = key;
-    this.problem = null;
-    this.sending = null;
-    const cell = (name, ...children) => h(`div.${name}`, {}, ...children);
-    this.mark = mark("unknown");
-    this.word = h("span.word");
-    this.detail = h("span.detail");
-    this.name = h("h2");
-    this.image = h("span.image");
-    this.badge = h("span.badge", { hidden: true }, "Restart needed");
-    this.progress = h("progress", { max: 1, hidden: true });
-    this.progressWords = h("span.progress-words", { hidden: true });
-    this.node = h("a.node-name", { href: "#/nodes" });
-    this.offline = h("span.offline", { hidden: true }, "offline");
-    this.ports = h("span.ports");
-    this.cpu = meter("CPU");
-    this.memory = meter("Memory");
-    this.primary = h("button.button.action", { type: "button", onclick: () => this.act(this.verb) });
-    this.kill = h("button.button.danger.action", { type: "button", hidden: true, onclick: () => this.act("kill") }, "Kill now");
-    this.menu = h("div.menu", { popover: "auto", role: "menu", id: `menu-${key.replaceAll("/", "--")}` });
-    this.more = h("button.icon-button.more", { type: "button", "aria-haspopup": "menu", onclick: () => this.openMenu() }, icon("M3.5 8h.01M8 8h.01M12.5 8h.01"));
-    this.error = h("div.problem", { hidden: true });
-    this.element = h("li.server", {},
-      cell("state", this.mark, h("span.words", {}, this.word, this.detail)),
-      cell("what", this.name, h("span.sub", {}, this.image, this.badge), this.progressWords, this.progress),
-      cell("node", this.node, this.offline),
-      cell("address", this.ports),
-      cell("use", this.cpu.element),
-      cell("use", this.memory.element),
-      cell("actions", this.kill, this.primary, this.more),
-      this.error,
-      this.menu,
-    );
-    this.menu.addEventListener("toggle", (event) => attribute(this.more, "aria-expanded", event.newState === "open"));
-    this.menu.addEventListener("keydown", (event) => moveInMenu(event, this.menu));
-  }
-
-  get server() {
-    return servers.get(this.key);
-  }
-
-  update() {
-    const server = this.server;
-    if (!server) return;
-    const online = isOnline(server);
-    const state = stateOf(server, online);
-    if (this.sending) Object.assign(state, { tone: "moving", busy: true, word: this.sending.word, since: undefined });
-    attribute(this.element, "data-tone", state.tone);
-    remark(this.mark, state.tone);
-    text(this.word, state.word);
-    text(this.detail, this.detailWords(server, state, online));
-    attribute(this.detail, "title", exactly(server.since));
-    text(this.name, server.name);
-    text(this.image, server.image || server.id);
-    attribute(this.image, "title", `${server.image}\nid ${server.id}`);
-    this.badge.hidden = !server.needsRestart;
-    const progress = progressOf(state.progress);
-    this.progress.hidden = this.progressWords.hidden = !progress;
-    if (progress) {
-      if (progress.share === null) this.progress.removeAttribute("value");
-      else this.progress.value = progress.share;
-      attribute(this.progress, "aria-label", progress.words);
-      text(this.progressWords, progress.share === null ? progress.words : `${progress.words}, ${Math.round(progress.share * 100)} %`);
-    }
-    text(this.node, server.node);
-    this.offline.hidden = online;
-    this.showPorts(server);
-    this.showUse(server, state);
-    this.showActions(server, state, online);
-  }
-
-  detailWords(server, state, online) {
-    if (state.note) return state.note;
-    if (state.busy) return state.since && state.action === "stop_server" ? this.stopWords(server, state) : "";
-    const detail = detailOf(server);
-    const ago = span(Date.now() - Date.parse(server.since));
-    const time = server.lastStatus === "running" ? `for ${ago}` : server.lastStatus === "created" ? "" : `${ago} ago`;
-    return online ? [detail, time].filter(Boolean).join(", ") : "";
-  }
-
-  /** How long is left until the node kills it by itself. */
-  stopWords(server, state) {
-    const elapsed = Date.now() - Date.parse(state.since);
-    const left = server.stopTimeout * 1000 - elapsed;
-    return elapsed < LONG_STOP ? "" : left > 0 ? `killed in ${Math.ceil(left / 1000)} s` : "";
-  }
-
-  showPorts(server) {
-    const key = JSON.stringify(server.ports);
-    if (this.portsShown === key) return;
-    this.portsShown = key;
-    this.ports.replaceChildren(...server.ports.slice(0, 4).map((port) => {
-      const name = port.protocol === "tcp" ? `${port.external}` : `${port.external}/${port.protocol}`;
-      const label = `Copy port ${port.external} (${port.protocol}; ${port.internal} in the container)`;
-      return copyButton(name, label, "copy.port");
-    }), ...(server.ports.length > 4 ? [h("span.sub", {}, `+${server.ports.length - 4}`)] : []));
-  }
-
-  showUse(server, state) {
-    const usage = server.lastStatus === "running" && state.tone !== "unknown" ? server.usage : undefined;
-    this.cpu.show(usage && { share: usage.cpu / 100, words: `${usage.cpu.toFixed(usage.cpu < 10 ? 1 : 0)} %` });
-    const limit = usage?.memory.limit;
-    const words = usage && (limit ? ofBytes(usage.memory.used, limit) : bytes(usage.memory.used));
-    this.memory.show(usage && { share: limit ? usage.memory.used / limit : 0, words, title: limit ? `${bytes(usage.memory.used)} of ${bytes(limit)}` : words });
-  }
-
-  showActions(server, state, online) {
-    this.verb = primaryOf(server, online);
-    const stopping = state.busy && ["stop_server", "restart_server", "suspend_server", "delete_server"].includes(state.action);
-    const waited = state.since ? Date.now() - Date.parse(state.since) : 0;
-    this.kill.hidden = !(stopping && waited > LONG_STOP && !this.sending);
-    attribute(this.kill, "aria-label", `Kill ${server.name} now`);
-    const label = state.busy ? `${state.word}…` : this.verb ? VERBS[this.verb].label : "";
-    if (!this.kill.hidden && document.activeElement === this.primary) this.kill.focus();
-    this.primary.hidden = !label || !this.kill.hidden;
-    text(this.primary, label);
-    attribute(this.primary, "aria-label", this.verb && !state.busy ? `${label} ${server.name}` : label);
-    // A disabled button would lose the focus of whoever has just pressed it.
-    attribute(this.primary, "aria-disabled", state.busy ? "true" : null);
-    this.primary.classList.toggle("busy", Boolean(state.busy));
-    this.primary.classList.toggle("tinted", !state.busy && ["start", "unsuspend"].includes(this.verb));
-    this.others = othersOf(server, online).filter((verb) => verb !== this.verb);
-    this.more.hidden = this.others.length === 0;
-    attribute(this.more, "aria-label", `More for ${server.name}`);
-  }
-
-  openMenu() {
-    const items = this.others.map((verb) => {
-      const { label, danger } = VERBS[verb] ?? { label: "Delete…", danger: true };
-      return h(`button${danger ? ".danger" : ""}`, { type: "button", role: "menuitem", onclick: () => this.choose(verb) }, label);
-    });
-    this.menu.replaceChildren(...items);
-    this.menu.showPopover();
-    const at = this.more.getBoundingClientRect();
-    const below = at.bottom + this.menu.offsetHeight + 8 < innerHeight;
-    this.menu.style.top = `${below ? at.bottom + 4 : at.top - this.menu.offsetHeight - 4}px`;
-    this.menu.style.left = `${Math.max(8, at.right - this.menu.offsetWidth)}px`;
-    items[0].focus();
-  }
-
-  choose(verb) {
-    this.menu.hidePopover();
-    this.more.focus();
-    if (verb === "delete") askDelete(this.server, (body) => this.send("DELETE", "", PENDING.delete_server, "Delete", body));
-    else this.act(verb);
-  }
-
-  act(verb) {
-    if (!verb || (this.primary.getAttribute("aria-disabled") && verb !== "kill")) return;
-    const { path, action, label } = VERBS[verb];
-    this.send("POST", path, PENDING[action], label);
-  }
-
-  /** Shows the pending state before anything has left the page, and the true outcome when it comes. */
-  async send(method, path, word, label, body = {}) {
-    const { name } = this.server;
-    this.fail(null);
-    this.sending = { word };
-    this.update();
-    try {
-      const { outcome } = await command(method, serverPath(this.server, path), body);
-      this.sending = null;
-      this.update();
-      const done = await outcome;
-      say(`${name}: ${done.message ?? `${label} is done`}`);
-    } catch (refused) {
-      this.sending = null;
-      if (!(refused instanceof Refused)) throw refused;
-      // Overtaken by another command, which tells its own outcome.
-      if (refused.code !== "SUPERSEDED") this.fail(`${label} failed. ${refused.message}`);
-      this.update();
-    }
-  }
-
-  fail(words) {
-    this.error.hidden = !words;
-    if (!words) return this.error.replaceChildren();
-    alarm(`${this.server?.name ?? ""}: ${words}`);
-    this.error.replaceChildren(
-      h("p", {}, words),
-      h("button.icon-button", { type: "button", "aria-label": "Dismiss", onclick: () => this.fail(null) }, icon("M4 4l8 8M12 4l-8 8")),
-    );
-  }
-}
-
-function meter(name) {
-  const words = h("span.number");
-  const bar = h("span.bar", {}, h("span.filled"));
-  const element = h("div.meter", {}, h("span.label", {}, name), words, bar);
+  // Only "up for" changes without an event.
+  const timer = setInterval(() => [...rows.children].forEach((child) => updateTime(child, servers.get(child.dataset.key))), 15_000);
   return {
-    element,
-    show(use) {
-      element.classList.toggle("none", !use);
-      text(words, use ? use.words : "–");
-      attribute(words, "title", use?.title);
-      const share = Math.min(1, use?.share ?? 0);
-      bar.firstChild.style.inlineSize = `${(share * 100).toFixed(1)}%`;
-      attribute(bar, "data-level", share > 0.9 ? "high" : null);
-    },
+    update: (route) => (take(route), draw()),
+    hide: () => (stop(), clearInterval(timer), steps.end()),
   };
 }
 
-function moveInMenu(event, menu) {
-  const items = [...menu.children];
-  const at = items.indexOf(document.activeElement);
-  const next = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: items.length - 1 }[event.key];
-  if (event.key === "Tab") menu.hidePopover();
-  if (next === undefined) return;
-  event.preventDefault();
-  items.at(next % items.length).focus();
+function row(server) {
+  const cell = (name, label, ...children) => h(`td.${name}`, { role: "cell", dataset: label ? { label } : {} }, ...children);
+  const more = h("button.button.quiet.only", { type: "button", "aria-label": `More for ${server.name}` }, icon("more"));
+  menu(more, () => moreOf(servers.get(more.closest("tr").dataset.key)));
+  const act = h("button.button", { type: "button", onclick: () => {
+    const now = servers.get(act.closest("tr").dataset.key);
+    power(now, act.dataset.verb);
+  } });
+  return h("tr", { role: "row" },
+    cell("c-name", "", h("span.main", {}, h("a.cut", { href: url("servers", server.node, server.id) }), h("small.cut"))),
+    cell("c-state", "", stateMark(), h("small.soft.small.note")),
+    cell("c-node.soft", "Node"),
+    cell("c-address", "Address"),
+    cell("c-cpu", "Processor", gauge()),
+    cell("c-memory", "Memory", gauge()),
+    cell("c-up.num.soft", "Up for", h("span")),
+    cell("acts.c-acts", "", act, " ", more));
 }
 
-/** Times move on without events; only what is in motion needs it each second. */
-let beat = 0;
-setInterval(() => {
-  if (document.hidden || !list) return;
-  beat += 1;
-  for (const row of rows.values()) {
-    if (beat % 15 === 0 || row.element.dataset.tone === "moving") row.update();
+const gauge = () => h("span.gauge", {}, h("span", {}, h("b"), h("small")), h("span.bar", {}, h("i")));
+
+function setGauge(element, words, of, share) {
+  text(element.querySelector("b"), words);
+  text(element.querySelector("small"), of);
+  const bar = element.querySelector(".bar");
+  bar.firstElementChild.style.width = `${Math.round(Math.min(1, share ?? 0) * 100)}%`;
+  bar.style.visibility = share === null ? "hidden" : "";
+  attribute(bar, "data-level", share > 0.95 ? "full" : share > 0.8 ? "high" : null);
+}
+
+function updateRow(child, server) {
+  const at = (name) => child.querySelector(`.${name}`);
+  const state = stateOf(server);
+  text(at("c-name a"), server.name);
+  text(at("c-name small"), `${nodeName(server.node)} · ${server.template ?? server.image}`);
+  at("c-name small").title = server.image;
+  updateState(at("c-state .state"), state);
+  const progress = state.busy && progressOf(state.progress);
+  text(at("c-state .note"), progress ? `${progress.words}${progress.share === null ? "" : ` ${Math.round(progress.share * 100)} %`}` : state.note ?? detailOf(server));
+  text(at("c-node"), nodeName(server.node));
+  const address = at("c-address");
+  if (address.dataset.now !== (server.address ?? "")) {
+    address.dataset.now = server.address ?? "";
+    address.replaceChildren(server.address ? copyable(server.address, "Copy the address") : "");
   }
-}, 1000);
+  const act = at("c-acts .button");
+  const verb = primaryOf(server);
+  const allowed = verb && mayDo(server, verb);
+  act.hidden = !allowed;
+  if (allowed && act.dataset.verb !== verb) {
+    act.dataset.verb = verb;
+    act.replaceChildren(icon(VERBS[verb].icon), VERBS[verb].label);
+  }
+  attribute(act, "aria-label", allowed ? `${VERBS[verb].label} ${server.name}` : null);
+  attribute(act, "aria-busy", state.busy && state.action && !(verb === "stop" && state.action === "start_server") ? "true" : null);
+  at("c-acts .only").hidden = !moreOf(server).length;
+  updateUsage(child, server);
+  updateTime(child, server);
+}
+
+function updateUsage(child, server) {
+  const up = server.online && ["running", "starting", "stopping"].includes(server.lastStatus) && server.usage;
+  const cpu = up ? server.usage.cpu : undefined;
+  const memory = up ? server.usage.memory : undefined;
+  const [first, second] = child.querySelectorAll(".gauge");
+  child.classList.toggle("idle", !up);
+  const most = server.limits?.cpu || 0;
+  setGauge(first, cpu === undefined ? "–" : percent(cpu), cpu !== undefined && most ? `of ${Math.round(most)} %` : "", cpu === undefined ? null : most ? cpu / most : null);
+  const limit = memory?.limit || server.limits?.memory || 0;
+  setGauge(second, memory?.used === undefined ? "–" : bytes(memory.used), memory?.used !== undefined && limit ? `of ${bytes(limit)}` : "", memory?.used === undefined || !limit ? null : memory.used / limit);
+}
+
+function updateTime(child, server) {
+  const place = child.querySelector(".c-up span");
+  if (!server || !place) return;
+  const up = server.online && server.lastStatus === "running";
+  text(place, up ? span(Date.now() - new Date(server.since)) : "–");
+  place.title = up ? `Since ${exactly(server.since)}` : "";
+}

@@ -1,8 +1,8 @@
 // What a state is called, how it looks, and the one action that makes sense in it. No DOM but the mark itself.
 
-import { icon } from "./dom.js";
+import { attribute, h, svg, text } from "./dom.js";
 
-/** tone: colour and shape; word: what it is called. */
+/** The contract's word: tone (colour and shape), and what it is called. */
 const STATES = {
   running: ["running", "Running"],
   starting: ["moving", "Starting"],
@@ -17,17 +17,20 @@ const STATES = {
   unknown: ["unknown", "Unknown"],
 };
 
+/** Filters on the overview, each with the tones it means. */
+export const GROUPS = { running: "Running", moving: "Starting or stopping", stopped: "Stopped", crashed: "Crashed", unknown: "Unknown", suspended: "Suspended" };
+
 const SHAPES = {
-  running: "M6 1a5 5 0 1 1 0 10A5 5 0 1 1 6 1z",
-  moving: "M6 1.75a4.25 4.25 0 1 1 0 8.5a4.25 4.25 0 1 1 0-8.5zM6 1a5 5 0 0 1 0 10z",
-  stopped: "M6 1.75a4.25 4.25 0 1 1 0 8.5a4.25 4.25 0 1 1 0-8.5z",
-  suspended: "M3.25 1.5v9M8.75 1.5v9",
-  crashed: "M6 1l5.25 10H.75z",
-  unknown: "M3.5 4a2.5 2.5 0 1 1 3.75 2.17C6.4 6.7 6 7.1 6 8M6 10.5v.01",
+  running: [["full", "M6 1a5 5 0 1 1 0 10A5 5 0 1 1 6 1z"]],
+  moving: [["", "M6 1.75a4.25 4.25 0 1 1 0 8.5a4.25 4.25 0 1 1 0-8.5z"], ["full", "M6 1a5 5 0 0 1 0 10z"]],
+  stopped: [["", "M6 1.75a4.25 4.25 0 1 1 0 8.5a4.25 4.25 0 1 1 0-8.5z"]],
+  suspended: [["full", "M2.5 1.5h2.5v9H2.5zM7 1.5h2.5v9H7z"]],
+  crashed: [["full", "M6 .8 11.6 11H.4z"]],
+  unknown: [["", "M3.5 4a2.5 2.5 0 1 1 3.75 2.17C6.4 6.7 6 7.1 6 8M6 10.5v.01"]],
 };
 
 /** What a pending command makes of the state until its outcome comes. */
-export const PENDING = {
+const PENDING = {
   create_server: "Creating",
   start_server: "Starting",
   stop_server: "Stopping",
@@ -41,40 +44,50 @@ export const PENDING = {
 };
 
 export const VERBS = {
-  start: { label: "Start", path: "/start", action: "start_server" },
-  stop: { label: "Stop", path: "/stop", action: "stop_server" },
-  restart: { label: "Restart", path: "/restart", action: "restart_server" },
-  kill: { label: "Kill now", path: "/kill", action: "kill_server", danger: true },
-  suspend: { label: "Suspend", path: "/suspend", action: "suspend_server" },
-  unsuspend: { label: "Resume", path: "/unsuspend", action: "unsuspend_server" },
+  start: { label: "Start", doing: "Starting", icon: "play" },
+  stop: { label: "Stop", doing: "Stopping", icon: "stop" },
+  restart: { label: "Restart", doing: "Restarting", icon: "restart" },
+  kill: { label: "Kill now", doing: "Killing", icon: "kill", danger: true },
+  suspend: { label: "Suspend", doing: "Suspending", icon: "pause" },
+  unsuspend: { label: "Resume", doing: "Resuming", icon: "play" },
 };
 
-const STAGES = { pulling: "Pulling the image", extracting: "Unpacking the image", creating: "Creating the container" };
+const STAGES = { pulling: "Pulling the image", extracting: "Unpacking the image", creating: "Creating the container", installing: "Running the install script" };
 
-/** The state of a server as the page tells it: {tone, word, busy, since, progress, action}. */
-export function stateOf(server, online) {
-  const pending = server.commands.at(-1);
-  const [tone, word] = STATES[server.lastStatus] ?? STATES.unknown;
-  if (!online) return { tone: "unknown", word: "Unknown", note: `was ${word.toLowerCase()}` };
-  if (pending && PENDING[pending.action]) {
-    return { tone: "moving", word: PENDING[pending.action], busy: true, since: pending.created, progress: pending.progress, action: pending.action };
-  }
+/** Why a server is where it is, in words. */
+const REASONS = {
+  oom: "it ran out of memory",
+  gave_up: "it crashed too often and is not restarted any more",
+  disk_limit: "its disk is full",
+  operator: "it was stopped on the node itself",
+  engine_restart: "the Docker Engine restarted",
+  ready_timeout: "it did not say in time that it is ready",
+  crash: "it ended by itself",
+};
+
+/** The state of a server as the page tells it. */
+export function stateOf(server) {
+  const last = server.lastStatus ?? server.status;
+  const [tone, word] = STATES[last] ?? STATES.unknown;
+  if (!server.online) return { tone: "unknown", word: "Unknown", note: `was ${word.toLowerCase()}` };
+  const pending = server.commands?.findLast((command) => PENDING[command.action]);
+  if (pending) return { tone: "moving", word: PENDING[pending.action], busy: true, since: pending.created, progress: pending.progress, action: pending.action };
   if (server.missing) return { tone: "unknown", word: "Missing", note: "its node has lost it" };
-  const busy = tone === "moving";
-  return { tone, word, busy, since: server.since, action: busy && server.lastStatus === "stopping" ? "stop_server" : undefined };
+  return { tone, word, busy: tone === "moving", since: server.since, action: last === "stopping" ? "stop_server" : undefined };
 }
 
 /** More about a state in a few words, or nothing. */
 export function detailOf(server) {
-  if (server.lastStatus === "crashed") {
-    const why = { oom: "out of memory", gave_up: "gave up restarting", disk_limit: "disk full" }[server.reason];
-    const exit = server.exitCode === undefined ? null : `exit ${server.exitCode}`;
-    return [why, exit].filter(Boolean).join(", ");
-  }
-  if (server.lastStatus === "stopped" && server.reason === "operator") return "from outside";
-  if (server.lastStatus === "stopped" && server.exitCode) return `exit ${server.exitCode}`;
+  const last = server.lastStatus ?? server.status;
+  if (!server.online) return "";
+  if (last === "crashed") return [{ oom: "out of memory", gave_up: "gave up", disk_limit: "disk full" }[server.reason], exitWords(server)].filter(Boolean).join(", ");
+  if (last === "stopped" && server.reason === "disk_limit") return "disk full";
+  if (last === "stopped" && server.reason === "operator") return "on the node";
   return "";
 }
+
+export const exitWords = (server) => (server.exitCode === undefined || server.exitCode === null ? "" : `exit code ${server.exitCode}`);
+export const reasonWords = (reason) => REASONS[reason] ?? "";
 
 export function progressOf(progress) {
   if (!progress) return null;
@@ -84,30 +97,30 @@ export function progressOf(progress) {
 }
 
 /** The one action that makes sense now, or none. */
-export function primaryOf(server, online) {
-  if (!online || server.missing) return null;
-  return { running: "stop", starting: "stop", restarting: "stop", installing: "kill", stopped: "start", created: "start", crashed: "start", suspended: "unsuspend" }[server.lastStatus] ?? null;
+export function primaryOf(server) {
+  if (!server.online || server.missing) return null;
+  return { running: "stop", starting: "stop", restarting: "stop", installing: "kill", stopping: null, stopped: "start", created: "start", crashed: "start", suspended: "unsuspend", unknown: "stop" }[server.lastStatus ?? server.status] ?? null;
 }
 
-/** What else can be done. */
-export function othersOf(server, online) {
-  if (!online) return [];
-  if (server.missing) return ["delete"];
-  const up = ["running", "starting", "stopping", "restarting", "installing", "unknown"].includes(server.lastStatus);
-  const verbs = [];
-  if (server.lastStatus === "unknown") verbs.push("start", "stop");
-  if (up) verbs.push("restart", "kill");
-  if (server.lastStatus !== "suspended") verbs.push("suspend");
-  return [...verbs, "delete"];
-}
+export const isUp = (server) => ["running", "starting", "stopping", "restarting"].includes(server.lastStatus ?? server.status);
 
 /** Shape and colour of a tone. */
 export function mark(tone) {
-  const svg = icon(SHAPES[tone], 12);
-  svg.classList.add("mark");
-  return svg;
+  const shape = svg("svg", { viewBox: "0 0 12 12", "aria-hidden": "true", class: "mark" });
+  shape.append(...SHAPES[tone].map(([name, d]) => svg("path", { d, class: name })));
+  return shape;
 }
 
-export function remark(svg, tone) {
-  svg.firstChild.setAttribute("d", SHAPES[tone]);
+/** A state with shape, colour and word, kept true by `updateState`. */
+export function stateMark() {
+  return h("span.state", {}, mark("unknown"), h("span"));
+}
+
+export function updateState(element, { tone, word }) {
+  if (element.dataset.stateTone !== tone) {
+    element.dataset.stateTone = tone;
+    element.firstElementChild.replaceWith(mark(tone));
+  }
+  attribute(element.querySelector("span"), "class", null);
+  text(element.querySelector("span"), word);
 }
