@@ -3,6 +3,10 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use support::*;
 
@@ -58,6 +62,78 @@ fn a_running_server_is_measured_and_a_stopped_one_is_not() {
     ok(&link, "stop_server", "s", json!({}));
     let stopped = ok(&link, "get_server_metrics", "s", json!({}));
     assert_eq!((&stopped["memory"], &stopped["uptime"]), (&json!(0), &json!(0)), "{stopped}");
+}
+
+/// One screen of `docker stats` after the other: processor in percent, memory in bytes, processes.
+fn docker_stats(container: &str, screens: usize) -> Vec<(f64, f64, u64)> {
+    let mut command = engine().docker();
+    command.args(["stats", "--format", "{{.CPUPerc}} {{.MemUsage}} {{.PIDs}}", container]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it was installed");
+    let lines = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    // `12.34% 1.5MiB / 64MiB 3`; before the first measurement there are dashes, and a screen begins with an escape.
+    let figures = lines.filter_map(|line| {
+        let words: Vec<&str> = line.trim_start_matches(|c: char| !c.is_ascii_digit()).split(' ').collect();
+        let [cpu, memory, _, _, pids] = words[..] else { return None };
+        let at = memory.find(|c: char| c.is_ascii_alphabetic())?;
+        let unit = match &memory[at..] {
+            "KiB" => 1024.0,
+            "MiB" => 1024.0 * 1024.0,
+            _ => return None,
+        };
+        Some((
+            cpu.strip_suffix('%')?.parse().ok()?,
+            memory[..at].parse::<f64>().ok()? * unit,
+            pids.parse().ok()?,
+        ))
+    });
+    let figures = figures.skip(1).take(screens).collect();
+    let _ = child.kill();
+    let _ = child.wait();
+    figures
+}
+
+#[test]
+fn figures_under_a_steady_load_are_those_of_docker_stats() {
+    let panel = FakePanel::start();
+    let agent = AgentProcess::start_with(&panel, engine(), &[("STATS_INTERVAL", "1")]);
+    let link = panel.accept();
+    start_demo(&link, "64m");
+    link.must("send_server_command", "s", json!({"command": "alloc 20"}));
+    link.must("send_server_command", "s", json!({"command": "work 20 60"}));
+    link.wait_json("work", |message| {
+        message["data"]["message"].as_str().is_some_and(|m| m.contains("Working"))
+    });
+    let mark = link.mark();
+    let theirs = docker_stats(&agent.container("s"), 20);
+    let (mut ours, mut skipped) = (Vec::new(), 0);
+    link.wait_from(mark, SOON + Duration::from_secs(5), "figures over the same time", |seen| {
+        if let Seen::Json(message) = seen
+            && message["event"] == "resource_update"
+        {
+            // The first one is about the time before.
+            skipped += 1;
+            if skipped > 2 {
+                let data = &message["data"];
+                let number = |value: &Value| value.as_f64().expect("a number");
+                ours.push((
+                    number(&data["cpu"]),
+                    number(&data["memory"]["used"]),
+                    data["pids"].as_u64().expect("a number"),
+                ));
+            }
+        }
+        (ours.len() >= 10).then_some(())
+    });
+    let mean = |figures: &[(f64, f64, u64)], of: fn(&(f64, f64, u64)) -> f64| {
+        figures.iter().map(of).sum::<f64>() / figures.len() as f64
+    };
+    for (what, of) in
+        [("cpu", (|f| f.0) as fn(&(f64, f64, u64)) -> f64), ("memory", |f| f.1), ("pids", |f| f.2 as f64)]
+    {
+        let (ours, theirs) = (mean(&ours, of), mean(&theirs, of));
+        println!("{what}: {ours:.1}, by docker stats {theirs:.1}, {:.3} times", ours / theirs);
+        assert!((ours - theirs).abs() <= theirs * 0.05, "{what}: {ours}, by docker stats {theirs}");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 mod bare;
+mod load;
 mod panel;
 mod report;
 #[path = "../support/mod.rs"]
@@ -63,6 +64,9 @@ fn main() {
     throughput(&mut report, &mut panel, engine, &agent, &names);
     say("idle with servers");
     idle(&mut report, &format!("{servers} servers"), &agent, &mut panel);
+
+    drop(panel);
+    load::measure(&mut report, &mut agent, engine, &names);
 
     let about = json!({"servers": servers, "lifecyclePairs": pairs, "quickPairs": QUICK_PAIRS, "inFlight": IN_FLIGHT});
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench/report.json");

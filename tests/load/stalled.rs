@@ -9,7 +9,7 @@ use crate::rig::*;
 use crate::support::*;
 
 /// More than `LOG_RATE`, and less than the Engine can be read at.
-const RATE: usize = 4_000_000;
+const RATE: usize = 2_500_000;
 
 fn milliseconds(line: &str) -> u64 {
     let words: Vec<&str> = line.rsplit(' ').collect();
@@ -43,7 +43,7 @@ fn under_a_stream(
     println!(
         "stalled under {} MB/s, over after {:.0?}: {} lines came, {} were told as lost; a print of the server took at most \
          {longest} ms; the Agent's memory at most {peak} KiB",
-        RATE / 1_000_000,
+        RATE as f64 / 1e6,
         begun.elapsed(),
         account.lines,
         account.lost_lines

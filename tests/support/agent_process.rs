@@ -98,6 +98,11 @@ impl AgentProcess {
         self.running = Some(Running { child, readers });
     }
 
+    /// Another setting for the next start.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.command.env(key, value);
+    }
+
     /// Writes another secret into the secret file; the Agent reads it again at each dial.
     pub fn change_secret(&mut self, secret: &str) {
         self.secret = secret.to_owned();

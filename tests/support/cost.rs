@@ -1,9 +1,10 @@
 //! What processes cost: processor time and memory as the kernel counts them.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::engine::{Engine, script};
 
@@ -52,5 +53,20 @@ impl Engine {
         let mut command = Command::new("docker");
         command.args(["-H", self.host()]).stdin(Stdio::null());
         command
+    }
+
+    /// `docker logs -f`, its output thrown away, until the line that the server prints last, on the other output. How long it
+    /// took, and its processor time.
+    pub fn docker_logs(&self, container: &str, last: &str) -> (Duration, Duration) {
+        let begun = Instant::now();
+        let mut command = self.docker();
+        command.args(["logs", "-f", container]).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it was installed");
+        let errors = BufReader::new(child.stderr.take().expect("piped"));
+        assert!(errors.lines().map_while(Result::ok).any(|line| line.contains(last)), "{last:?} never came");
+        let (took, used) = (begun.elapsed(), cpu_in_all(child.id()));
+        let _ = child.kill();
+        let _ = child.wait();
+        (took, used)
     }
 }

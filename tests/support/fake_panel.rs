@@ -342,6 +342,11 @@ impl Connection {
         self.state.seen.lock().clone()
     }
 
+    /// The same from a place on.
+    pub fn seen_from(&self, mark: usize) -> Vec<Seen> {
+        self.state.seen.lock()[mark..].to_vec()
+    }
+
     /// The JSON messages among it.
     pub fn messages(&self) -> Vec<Value> {
         let json = |seen: &Seen| if let Seen::Json(value) = seen { Some(value.clone()) } else { None };

@@ -460,6 +460,17 @@ impl State {
         }
     }
 
+    /// Gives a server its turn that only gathers lines, once it has enough of them or when their reader waits.
+    fn hurry(&mut self, server: &ServerId, waits: bool) -> bool {
+        let Some(entry) = self.consoles.get_mut(server) else { return false };
+        let hurries = entry.feed.stop_gathering(waits) && entry.queued;
+        if hurries && let Some(at) = self.resting.iter().position(|(_, resting)| resting == server) {
+            self.resting.swap_remove(at);
+            self.turns.push_back(server.clone());
+        }
+        hurries
+    }
+
     /// The next batch, and whether the loop is to be told of a gap.
     fn next(&mut self, batch: &mut Batch, now: Instant) -> (Option<ServerId>, bool) {
         let mut gap = self.tell_again.take_if(|at| *at <= now).is_some();
@@ -608,6 +619,7 @@ impl Shared {
         let after = entry.feed.ring.memory();
         state.memory = state.memory + after - before;
         state.shrink(&self.settings);
+        state.hurry(server, false);
         state.enqueue(server);
         self.wake(state);
         Ok(())
@@ -616,7 +628,7 @@ impl Shared {
     /// Waits while too much of this server's output waits. Its part of the memory is a quarter of what it may have,
     /// since a line takes more than its bytes and what was sent is history.
     fn wait_for_room<'a>(
-        &self,
+        &'a self,
         mut state: MutexGuard<'a, State>,
         server: &ServerId,
         closer: &Closer,
@@ -632,6 +644,11 @@ impl Shared {
             let waiting = entry.feed.waiting();
             if waiting == 0 || waiting + bytes <= part {
                 return Ok(state);
+            }
+            if state.hurry(server, true) {
+                self.wake(state);
+                state = self.lock();
+                continue;
             }
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
         }

@@ -3,7 +3,7 @@
 //! The ring is the queue: a line that waits is one behind `sent`, and what was never sent is the difference of two
 //! positions. INVARIANT: `confirmed` and `marked` are never behind the ring's end, and `sent` neither.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::bucket::Bucket;
 use super::cursor::Cursor;
@@ -14,6 +14,10 @@ use crate::protocol::console::{MAX_LOG, Stream};
 
 /// Bytes of one server's lines in memory.
 pub const RING: usize = 256 << 10;
+
+/// After a batch that left nothing behind, the next one gathers lines for so long, or until they fill a message: the
+/// Engine gives out line by line, and a message for each would cost more than the lines.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// See the module's description.
 #[derive(Debug)]
@@ -31,6 +35,7 @@ pub struct Feed {
     gap: Option<(Position, Position)>,
     bucket: Option<Bucket>,
     rests_until: Option<Instant>,
+    gathers_until: Option<Instant>,
     /// Nanoseconds since 1970.
     pub last_activity_ns: Option<u64>,
     /// Whose output the ring's cursor is about.
@@ -87,6 +92,7 @@ impl Feed {
             gap: None,
             bucket: rate.map(|rate| Bucket::new(rate, now)),
             rests_until: None,
+            gathers_until: None,
             last_activity_ns: None,
             container: None,
             cleared: None,
@@ -114,6 +120,20 @@ impl Feed {
     pub fn waiting(&self) -> usize {
         let (end, from) = (self.ring.end(), self.sent);
         if self.live { (end.bytes - from.bytes + 16 * (end.seq - from.seq)) as usize } else { 0 }
+    }
+
+    fn fills_a_message(&self) -> bool {
+        self.waiting() >= MAX_LOG
+    }
+
+    /// Ends the gathering of lines, when they fill a message or when their reader `waits` for them to go. True when they
+    /// were held back for that alone.
+    pub fn stop_gathering(&mut self, waits: bool) -> bool {
+        let ends = self.gathers_until.is_some() && (waits || self.fills_a_message());
+        if ends {
+            self.gathers_until = None;
+        }
+        ends && self.rests_until.is_none()
     }
 
     /// Whether the oldest lines may go without being missed.
@@ -233,6 +253,9 @@ impl Feed {
         if self.sent.seq >= end.seq {
             return Next::Nothing;
         }
+        if let Some(until) = self.gathers_until.filter(|until| now < *until && !self.fills_a_message()) {
+            return Next::Rest(until);
+        }
         let bytes = self.fill(batch);
         let last =
             Position { seq: self.sent.seq + batch.dt.len() as u64, bytes: self.sent.bytes + bytes as u64 };
@@ -240,7 +263,9 @@ impl Feed {
         if let Some(bucket) = &mut self.bucket {
             self.rests_until = bucket.take(bytes, now).err();
         }
-        Next::Batch { more: last.seq < end.seq }
+        let more = last.seq < end.seq;
+        self.gathers_until = (!more).then(|| now + GATHER);
+        Next::Batch { more }
     }
 
     /// Gives the bytes of the lines with their ends.
@@ -290,10 +315,39 @@ mod tests {
 
     fn next(feed: &mut Feed) -> Option<(u64, String)> {
         let mut batch = Batch::default();
-        match feed.next(&mut batch, Instant::now()) {
+        match poll(feed, &mut batch) {
             Next::Batch { .. } => Some((batch.seq, batch.message)),
             _ => None,
         }
+    }
+
+    /// What it has to say once it has gathered.
+    fn poll(feed: &mut Feed, batch: &mut Batch) -> Next {
+        match feed.next(batch, Instant::now()) {
+            Next::Rest(until) => feed.next(batch, until),
+            next => next,
+        }
+    }
+
+    #[test]
+    fn what_comes_in_little_pieces_goes_out_together() {
+        let mut feed = feed(None);
+        let (mut batch, now) = (Batch::default(), Instant::now());
+        add(&mut feed, &["at once"]);
+        assert_eq!(feed.next(&mut batch, now), Next::Batch { more: false });
+        add(&mut feed, &["a"]);
+        add(&mut feed, &["b"]);
+        assert_eq!(feed.next(&mut batch, now), Next::Rest(now + GATHER));
+        assert!(!feed.stop_gathering(false));
+        assert_eq!(feed.next(&mut batch, now + GATHER), Next::Batch { more: false });
+        assert_eq!(batch.message, "a\nb");
+        // A message's worth does not wait, nor does what its reader waits for.
+        add(&mut feed, &["c"]);
+        assert!(feed.stop_gathering(true) && !feed.stop_gathering(true));
+        assert_eq!(feed.next(&mut batch, now + GATHER), Next::Batch { more: false });
+        add(&mut feed, &[&"x".repeat(MAX_LOG)]);
+        assert!(feed.stop_gathering(false));
+        assert_eq!(feed.next(&mut batch, now + GATHER), Next::Batch { more: false });
     }
 
     fn gap(feed: &mut Feed) -> Option<(u64, u64, (u64, u64))> {
@@ -374,7 +428,7 @@ mod tests {
         add(&mut feed, &["before", &"x".repeat(MAX_LOG + 1), "after"]);
         let mut batch = Batch::default();
         let mut said = Vec::new();
-        while matches!(feed.next(&mut batch, Instant::now()), Next::Batch { .. }) {
+        while matches!(poll(&mut feed, &mut batch), Next::Batch { .. }) {
             said.push((batch.message.len(), batch.partial));
         }
         assert_eq!(said, [(6, false), (MAX_LOG, true), (1 + 1 + 5, false)]);
@@ -410,7 +464,7 @@ mod tests {
             let mut expected = 1;
             let mut batch = Batch::default();
             let settle = |feed: &mut Feed, batch: &mut Batch, known: &mut Vec<bool>, expected: &mut u64| {
-                match feed.next(batch, Instant::now()) {
+                match poll(feed, batch) {
                     Next::Batch { .. } => {
                         assert_eq!(batch.seq, *expected);
                         assert!(batch.message.len() <= MAX_LOG);
