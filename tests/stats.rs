@@ -64,8 +64,8 @@ fn a_running_server_is_measured_and_a_stopped_one_is_not() {
     assert_eq!((&stopped["memory"], &stopped["uptime"]), (&json!(0), &json!(0)), "{stopped}");
 }
 
-/// One screen of `docker stats` after the other: processor in percent, memory in bytes, processes.
-fn docker_stats(container: &str, screens: usize) -> Vec<(f64, f64, u64)> {
+/// One screen of `docker stats` after the other.
+fn docker_stats(container: &str, screens: usize) -> Vec<Figures> {
     let mut command = engine().docker();
     command.args(["stats", "--format", "{{.CPUPerc}} {{.MemUsage}} {{.PIDs}}", container]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it was installed");
@@ -99,41 +99,53 @@ fn figures_under_a_steady_load_are_those_of_docker_stats() {
     let link = panel.accept();
     start_demo(&link, "64m");
     link.must("send_server_command", "s", json!({"command": "alloc 20"}));
-    link.must("send_server_command", "s", json!({"command": "work 20 60"}));
+    link.must("send_server_command", "s", json!({"command": "work 20 120"}));
     link.wait_json("work", |message| {
         message["data"]["message"].as_str().is_some_and(|m| m.contains("Working"))
     });
-    let mark = link.mark();
-    let theirs = docker_stats(&agent.container("s"), 20);
-    let (mut ours, mut skipped) = (Vec::new(), 0);
+    // On a busy machine the load is not always steady over the window: wrong figures would stay wrong.
+    for attempt in 1.. {
+        let mark = link.mark();
+        let theirs = docker_stats(&agent.container("s"), 20);
+        let ours = updates_from(&link, mark, 10);
+        let mean = |figures: &[Figures], of: fn(&Figures) -> f64| {
+            figures.iter().map(of).sum::<f64>() / figures.len() as f64
+        };
+        let parts: [(&str, fn(&Figures) -> f64); 3] =
+            [("cpu", |f| f.0), ("memory", |f| f.1), ("pids", |f| f.2 as f64)];
+        let ratios = parts.map(|(what, of)| {
+            let (ours, theirs) = (mean(&ours, of), mean(&theirs, of));
+            println!("{what}: {ours:.1}, by docker stats {theirs:.1}, {:.3} times", ours / theirs);
+            ours / theirs
+        });
+        if ratios.iter().all(|ratio| (0.95..=1.05).contains(ratio)) {
+            break;
+        }
+        assert!(attempt < 6, "cpu, memory and pids are {ratios:?} times those of docker stats");
+    }
+}
+
+/// Processor in percent, memory in bytes, processes.
+type Figures = (f64, f64, u64);
+
+/// So many figures of the one server that runs, but for the first two, which are about the time before.
+fn updates_from(link: &Connection, mark: usize, count: usize) -> Vec<Figures> {
+    let (mut figures, mut skipped) = (Vec::new(), 0);
     link.wait_from(mark, SOON + Duration::from_secs(5), "figures over the same time", |seen| {
         if let Seen::Json(message) = seen
             && message["event"] == "resource_update"
         {
-            // The first one is about the time before.
             skipped += 1;
             if skipped > 2 {
                 let data = &message["data"];
                 let number = |value: &Value| value.as_f64().expect("a number");
-                ours.push((
-                    number(&data["cpu"]),
-                    number(&data["memory"]["used"]),
-                    data["pids"].as_u64().expect("a number"),
-                ));
+                let pids = data["pids"].as_u64().expect("a number");
+                figures.push((number(&data["cpu"]), number(&data["memory"]["used"]), pids));
             }
         }
-        (ours.len() >= 10).then_some(())
+        (figures.len() >= count).then_some(())
     });
-    let mean = |figures: &[(f64, f64, u64)], of: fn(&(f64, f64, u64)) -> f64| {
-        figures.iter().map(of).sum::<f64>() / figures.len() as f64
-    };
-    for (what, of) in
-        [("cpu", (|f| f.0) as fn(&(f64, f64, u64)) -> f64), ("memory", |f| f.1), ("pids", |f| f.2 as f64)]
-    {
-        let (ours, theirs) = (mean(&ours, of), mean(&theirs, of));
-        println!("{what}: {ours:.1}, by docker stats {theirs:.1}, {:.3} times", ours / theirs);
-        assert!((ours - theirs).abs() <= theirs * 0.05, "{what}: {ours}, by docker stats {theirs}");
-    }
+    figures
 }
 
 #[test]
