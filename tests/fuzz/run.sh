@@ -2,7 +2,7 @@
 # run.sh SECONDS [TARGET...]: fuzzes each target in turn for so long, all of them when none is named. Starts from what is
 # kept under corpus/, collects what is new under target/fuzz, and stops at the first finding, whose input it names.
 #
-# run.sh keep [TARGET...]: puts the smallest set of inputs that covers as much back under corpus/, within its bounds.
+# run.sh keep [TARGET...]: puts what covers most of it back under corpus/, beside the seeds written by hand there.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 tests/support/engine.sh need g++:g++
@@ -28,19 +28,20 @@ for target in "$@"; do
     found=target/fuzz/corpus/$target
     mkdir -p "$kept" "$found" "target/fuzz/artifacts/$target"
     if [ "$work" = keep ]; then
-        # Small inputs first, so that of two that cover the same the smaller is kept.
+        # Of the smallest set that reaches every edge, the largest first: they reach most.
         minimal=$(mktemp -d target/fuzz/minimal.XXXXXX)
-        fuzz run "$target" "$minimal" "$found" "$kept" -- -merge=1 -max_len=4096
-        rm -f "$kept"/*
-        bytes=0 files=0
-        while read -r size name && [ $files -lt $most_files ] && [ $((bytes += size)) -le $most_bytes ]; do
+        fuzz run "$target" "$minimal" "$found" "$kept" -- -set_cover_merge=1 -use_counters=0 -max_len=4096
+        find "$kept" -type f ! -name 'seed-*' -delete
+        files=$(find "$kept" -type f | wc -l) bytes=0
+        while read -r size name && [ $((files += 1)) -le $most_files ] && [ $((bytes += size)) -le $most_bytes ]; do
             cp "$minimal/$name" "$kept/$name"
-            files=$((files + 1))
-        done < <(find "$minimal" -type f -printf '%s %f\n' | sort -n)
+        done < <(find "$minimal" -type f -printf '%s %f\n' | sort -rn)
         rm -rf "$minimal"
     else
         echo "fuzzing $target for $work s"
+        words=()
+        case $target in unified | legacy | http | limits) words=(-dict=tests/fuzz/json.dict) ;; esac
         fuzz run "$target" "$found" "$kept" -- -max_total_time="$work" -timeout=10 -rss_limit_mb=2048 \
-            -max_len=40000 -dict=tests/fuzz/json.dict -print_final_stats=1 -artifact_prefix="target/fuzz/artifacts/$target/"
+            -max_len=40000 "${words[@]}" -print_final_stats=1 -artifact_prefix="target/fuzz/artifacts/$target/"
     fi
 done

@@ -1,10 +1,9 @@
 //! What is done with an input, for each fuzz target: it must not panic, and what holds for every input is asserted. Used
 //! by cargo-fuzz, which looks for new inputs, and by `tests/fuzz.rs`, which runs those that were kept.
 
-use std::cell::OnceCell;
-use std::fs;
-use std::io::{Seek, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+#[path = "archives.rs"]
+pub mod archives;
+
 use std::path::{Component, Path};
 use std::time::UNIX_EPOCH;
 
@@ -12,18 +11,12 @@ use longshore::docker::Error;
 use longshore::docker::frames::{Frames, Piece};
 use longshore::docker::lines::{LINE_CAP, Lines};
 use longshore::protocol::command::CreateServer;
-use longshore::protocol::spec::Limits;
-use longshore::protocol::spec::Rules;
+use longshore::protocol::spec::{Limits, Rules};
 use longshore::protocol::{
     Action, Command, Decoder, Envelope, Fault, Incoming, MAX_OUT, RelPath, ServerAction, Spec, encode_outcome,
 };
-use longshore::server::Files;
-use longshore::server::abort::Abort;
-use longshore::server::archive::{self, Room, name::EntryName, tree};
+use longshore::server::archive::name::EntryName;
 use longshore::server::download::filename;
-use longshore::server::files::Root;
-use longshore::server::progress::Meter;
-use longshore::server::stats::Disks;
 use serde_json::{Value, json};
 
 /// A target by the name of its corpus.
@@ -37,7 +30,7 @@ pub const TARGETS: &[Target] = &[
     ("frames", frames),
     ("lines", lines),
     ("paths", paths),
-    ("archives", archives),
+    ("archives", archives::extract),
 ];
 
 fn decoder() -> Decoder {
@@ -221,6 +214,15 @@ pub fn paths(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     if let Ok(path) = RelPath::parse("path", text) {
         assert!(path.is_root() || plain(path.as_str()), "{path:?}");
+        assert_eq!(
+            RelPath::parse("path", path.as_str()).map(|again| again.as_str() == path.as_str()),
+            Ok(true)
+        );
+        if let Some((parent, name)) = path.split() {
+            assert!(!name.contains('/') && (parent == "." || path.as_str() == format!("{parent}/{name}")));
+            let parent = RelPath::parse("path", parent).expect("a part of a path is one");
+            assert!(path.is_within(&parent) && !parent.is_within(&path), "{path:?}");
+        }
     }
     let named = [text.to_owned(), format!("attachment; {text}"), format!("attachment; filename=\"{text}\"")];
     let named = named.iter().filter_map(|header| filename::from_disposition(header));
@@ -229,60 +231,5 @@ pub fn paths(input: &[u8]) {
             plain(&name) && Path::new(&name).components().count() == 1 && !name.starts_with('.'),
             "{name}"
         );
-    }
-}
-
-/// Bytes that are unpacked as an archive, in a directory with a limit.
-pub fn archives(input: &[u8]) {
-    const LIMIT: u64 = 1 << 20;
-    thread_local! {
-        static PLACE: OnceCell<(tempfile::TempDir, Root)> = const { OnceCell::new() };
-    }
-    let place = || {
-        let servers = tempfile::tempdir().expect("a directory");
-        fs::create_dir(servers.path().join("s")).expect("a directory in it");
-        let user = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let files =
-            Files::open(servers.path(), user, Disks::new(servers.path().to_owned()).0).expect("it is there");
-        let spec = Spec { limits: Limits { disk: Some(LIMIT), ..Limits::default() }, ..Spec::default() };
-        let root = files.root(&"s".parse().expect("an id"), &spec).expect("it is there");
-        (servers, root)
-    };
-    PLACE.with(|cell| {
-        let (servers, root) = cell.get_or_init(place);
-        let mut file = tempfile::tempfile().expect("a file");
-        file.write_all(input).and_then(|()| file.rewind()).expect("space");
-        root.dir.create_dir("out").expect("it was removed");
-        let (abort, quiet) = (Abort::default(), |_| {});
-        let meter = Meter::new(&abort, &quiet);
-        let job = archive::Job { root, abort: &abort, meter: &meter };
-        let into = tree::open_dir(&root.dir, "out".as_ref()).expect("it was made");
-        // What was taken is given back here, so that the limit is the same for every input.
-        let mut room = Room::new(root);
-        let unpacked = archive::unpack(file, into, &mut room, &job);
-        let (mut files, mut bytes) = (0, 0);
-        tally(&servers.path().join("s/out"), &mut files, &mut bytes);
-        assert!(bytes <= LIMIT, "{bytes} bytes");
-        if let Ok(unpacked) = unpacked {
-            assert_eq!((unpacked.files, unpacked.bytes), (files, bytes));
-        }
-        let names = fs::read_dir(servers.path()).expect("it is there").count();
-        assert_eq!((names, fs::read_dir(servers.path().join("s")).expect("it is there").count()), (1, 1));
-        tree::remove(&root.dir, "out".as_ref()).expect("it is ours");
-    });
-}
-
-/// Counts plain files and their bytes; there is nothing else, and nothing of it is setuid.
-fn tally(dir: &Path, files: &mut u64, bytes: &mut u64) {
-    for entry in fs::read_dir(dir).expect("it is there") {
-        let path = entry.expect("it can be read").path();
-        let about = fs::symlink_metadata(&path).expect("it is there");
-        assert!(about.permissions().mode() & 0o7000 == 0 && (about.is_dir() || about.is_file()), "{path:?}");
-        if about.is_dir() {
-            tally(&path, files, bytes);
-        } else {
-            *files += 1;
-            *bytes += about.size();
-        }
     }
 }

@@ -4,4 +4,4 @@
 #[path = "../targets.rs"]
 mod targets;
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| targets::archives(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| targets::archives::extract(input));
