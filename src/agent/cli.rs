@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 
 use super::config::{self, Config, KEYS};
 use super::settings::{self, BadSetting, Settings};
+use crate::server::files::helper;
 
 /// What was asked for.
 #[derive(Debug)]
 pub enum Request {
     Run(Box<Config>),
+    /// Answer one question about a server's files, in a container made for that.
+    Beneath,
     /// Print a text and end well.
     Print(String),
     /// Trade a token from standard input for this node's secret, and write the configuration.
@@ -96,6 +99,8 @@ pub fn parse(
                 let value = parser.value()?.string()?;
                 settings.add_flag(key, value);
             }
+            // Nothing that a person would say, so the help is silent about it.
+            Value(text) if word.is_none() && text == helper::WORD => return Ok(Request::Beneath),
             Value(text) if word.is_none() => {
                 let find = |(name, _): &&(&str, Word)| text == *name;
                 let (_, found) = WORDS.iter().find(find).ok_or_else(|| Value(text.clone()).unexpected())?;

@@ -92,8 +92,8 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
@@ -230,6 +230,12 @@ pub fn run(config: Config) -> Result<(), Failed> {
         .map_err(|e| Failed::new("DATA_DIR/servers", e))?;
     let files = files::Files::open(&servers_dir, config.server_user, disks.clone())
         .map_err(|e| Failed::new("DATA_DIR/servers", e))?;
+    let helper = (!rustix::process::geteuid().is_root()).then(|| files::Helper {
+        client: client.clone(),
+        node: config.node_id.clone(),
+        servers: servers_dir.clone(),
+        image: Mutex::default(),
+    });
     let lifecycle = Arc::new(Lifecycle {
         client: client.clone(),
         node: config.node_id.clone(),
@@ -240,7 +246,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
         records: records.clone(),
         consoles: consoles.clone(),
         inputs: inputs.clone(),
-        desk: files::Desk { files, stop: stop_files.clone() },
+        desk: files::Desk { files, helper, stop: stop_files.clone() },
         mod_records: mod_records.clone(),
     });
     let spawn = |e| Failed::new("starting a thread", e);

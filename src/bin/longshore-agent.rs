@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use longshore::agent::{self, cli, doctor, join, status};
+use longshore::server::files::helper;
 
 fn main() -> ExitCode {
     let request = match cli::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
             let (text, code) = doctor::run(&settings, fault, json);
             return print(&text, code);
         }
+        cli::Request::Beneath => return beneath(),
         cli::Request::Run(config) => config,
     };
     agent::logging::start(config.log_level, config.log_format);
@@ -40,6 +42,16 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
             log::error!("{failed}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn beneath() -> ExitCode {
+    match helper::serve(std::io::stdin().lock(), std::io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("longshore-agent: {error}");
             ExitCode::FAILURE
         }
     }

@@ -29,7 +29,13 @@ impl Client {
             .query("stdin", 1)
             .query("detachKeys", DETACH_KEYS)
             .into_path();
-        let (mut stream, path) = self.http().dial(&path, closer)?;
+        let (stream, leftover) = self.upgrade(&path, closer)?;
+        Ok(Stdin { stream, closer: closer.clone(), leftover, broken: false })
+    }
+
+    /// Opens a stream that is no HTTP after its head. Gives also what came right behind that.
+    pub(super) fn upgrade(&self, path: &str, closer: &Closer) -> Result<(Stream, Vec<u8>), Error> {
+        let (mut stream, path) = self.http().dial(path, closer)?;
         stream.set_deadline(Some(Instant::now() + READ_LIMIT));
         let head = format!(
             "POST {path} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n",
@@ -41,7 +47,7 @@ impl Client {
             .map_err(|e| Error::from_io(&e))
             .and_then(|()| read_head(&mut stream));
         let leftover = upgraded.map_err(|error| closer.explain(error))?;
-        Ok(Stdin { stream, closer: closer.clone(), leftover, broken: false })
+        Ok((stream, leftover))
     }
 }
 

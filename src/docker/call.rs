@@ -30,6 +30,7 @@ pub(super) struct Call {
     /// Empty for a POST that says nothing.
     body: Option<Vec<u8>>,
     pub limit: Duration,
+    content_type: &'static str,
     pub header: Option<(&'static str, String)>,
     /// Whether doing it twice is the same as once, so that it may be sent again after a connection broke.
     pub replay: bool,
@@ -52,7 +53,8 @@ impl Call {
 
     fn new(method: Method, path: String, limit: Duration, replay: bool) -> Call {
         let body = (method == Method::POST).then(Vec::new);
-        Call { method, path, body, limit, header: None, replay, versioned: true }
+        let content_type = "application/json";
+        Call { method, path, body, limit, content_type, header: None, replay, versioned: true }
     }
 
     pub fn query(mut self, name: &str, value: impl fmt::Display) -> Call {
@@ -67,6 +69,11 @@ impl Call {
         let json = serde_json::to_vec(body).map_err(|e| Error::Malformed(format!("request: {e}")))?;
         self.body = Some(json);
         Ok(self)
+    }
+
+    pub fn tar(mut self, archive: Vec<u8>) -> Call {
+        (self.body, self.content_type) = (Some(archive), "application/x-tar");
+        self
     }
 
     pub fn header(mut self, name: &'static str, value: String) -> Call {
@@ -126,7 +133,7 @@ impl Call {
             // the Engine takes that for a body, which a start must not have.
             Some(body) => {
                 if !body.is_empty() {
-                    request = request.header("content-type", "application/json");
+                    request = request.header("content-type", self.content_type);
                 }
                 run(agent, request.body(&body[..]).map_err(bad_request)?, bounds)
             }

@@ -205,6 +205,11 @@ pub struct LogConfig {
 }
 
 impl LogConfig {
+    /// Nothing is kept.
+    pub fn none() -> LogConfig {
+        LogConfig { driver: "none", config: BTreeMap::new() }
+    }
+
     /// `json-file`, the driver whose follow loses nothing, with `files` files of at most `max_bytes` each.
     pub fn json_file(max_bytes: u64, files: u32) -> LogConfig {
         let config = [("max-size", max_bytes.to_string()), ("max-file", files.to_string())];

@@ -37,6 +37,26 @@ impl Client {
         self.http().json(Call::get(image_path(name)? + "/json"))
     }
 
+    /// Makes an image of an archive of its files, with a label.
+    ///
+    /// An error of the Engine's that comes after it has begun to answer is found by the inspect that follows.
+    pub fn image_import(
+        &self,
+        repository: &str,
+        tag: &str,
+        label: (&str, &str),
+        archive: Vec<u8>,
+    ) -> Result<Image, Error> {
+        let call = Call::post("/images/create")
+            .query("fromSrc", "-")
+            .query("repo", repository)
+            .query("tag", tag)
+            .query("changes", format_args!("LABEL {}={}", label.0, label.1))
+            .tar(archive);
+        self.http().run(call)?;
+        self.image_inspect(&format!("{repository}:{tag}"))
+    }
+
     /// Takes a name away and, with its last, the image. 404 when it is not there; 409 while a container uses it.
     pub fn image_remove(&self, name: &str) -> Result<(), Error> {
         self.http().run(Call::delete(image_path(name)?)).map(drop)

@@ -37,6 +37,7 @@ pub mod container;
 pub mod endpoint;
 pub mod error;
 pub mod events;
+pub mod exchange;
 pub mod frames;
 pub mod image;
 pub mod inspect;
@@ -56,6 +57,7 @@ pub use container::{
 pub use endpoint::{ApiVersion, Endpoint, EndpointError};
 pub use error::Error;
 pub use events::{Action, ContainerEvent, EventCursor, EventQuery, EventStream};
+pub use exchange::{Exchange, Said};
 pub use frames::Output;
 pub use http::Ping;
 pub use image::PullProgress;

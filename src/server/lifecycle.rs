@@ -4,25 +4,20 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, chown};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cap_std::ambient_authority;
-use cap_std::fs::Dir;
-
-use super::archive::tree;
 use super::blueprint;
 use super::console::{self, Consoles, Inputs, Receipt, Target};
 use super::facts::{Facts, LABEL_NODE, LABEL_SERVER};
 use super::faults;
-use super::files::Desk;
+use super::files::{Desk, Trouble};
 use super::machine::{Job, JobResult};
 use super::mods::ModRecords;
 use super::record::{Record, Records};
 use crate::docker::{self, Client, Closer, Container, ContainerId, Error, Reference, RegistryAuth};
-use crate::protocol::spec::User;
 use crate::protocol::{Code, ConsoleReply, Fault, NodeId, Outcome, Reply, ServerId, Spec};
 
 /// The Engine's sign of life must come within this on a new connection.
@@ -197,13 +192,9 @@ impl Lifecycle {
             }
             Err(e) => return Err(self.disk_fault(server, &e)),
         }
-        if rustix::process::geteuid().is_root() {
-            let (uid, gid) = match order.spec.user {
-                Some(User::Ids { uid, gid }) => (uid, gid),
-                // The image's own user is not known here; as root it may give itself the directory, having CHOWN.
-                Some(User::Image) | None => self.server_user,
-            };
-            chown(&path, Some(uid), Some(gid)).map_err(|e| self.disk_fault(server, &e))?;
+        if let Err(fault) = self.desk.give(&order.label, server, &order.spec) {
+            let _ = fs::remove_dir(&path);
+            return Err(fault);
         }
         Ok(true)
     }
@@ -433,19 +424,19 @@ impl Lifecycle {
         }
         // The record goes last: after a crash half-way the delete can be repeated.
         let removed = match data {
-            true => self.remove_files(&order.server).and_then(|()| self.mod_records.remove(&order.server)),
+            true => self.desk.remove(&order.label, &order.server, &order.spec),
             false => Ok(()),
+        };
+        let removed = match removed {
+            Err(Trouble::Told(fault)) => return JobResult::Failed { fault, facts: None },
+            Err(Trouble::Io(error)) => Err(error),
+            Ok(()) if data => self.mod_records.remove(&order.server),
+            Ok(()) => Ok(()),
         };
         match removed.and_then(|()| self.records.remove(&order.server)) {
             Ok(()) => JobResult::Ok(None),
             Err(error) => JobResult::Failed { fault: self.disk_fault(&order.server, &error), facts: None },
         }
-    }
-
-    /// By handle and within bounds: a server can make trees that a recursive removal runs out of stack in.
-    fn remove_files(&self, server: &ServerId) -> io::Result<()> {
-        let servers = Dir::open_ambient_dir(&self.servers_dir, ambient_authority())?;
-        tree::remove(&servers, server.as_str().as_ref())
     }
 
     /// Removes a container that was seen with our labels, running or not. One that is gone already is no error.

@@ -12,3 +12,4 @@ mod limits;
 mod order;
 mod paths;
 mod rig;
+mod rootless;

@@ -3,8 +3,8 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::fs::{OpenOptionsExt, chown};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -61,6 +61,23 @@ impl AgentProcess {
         environment: &[(&str, &str)],
     ) -> Self {
         Self::prepare_command(network.command(program()), panel_url, engine, environment)
+    }
+
+    /// The same of another executable, as another user.
+    pub fn prepare_as(
+        program: &Path,
+        (uid, gid): (u32, u32),
+        panel_url: &str,
+        engine: &Engine,
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let mut command = Command::new(program);
+        command.uid(uid).gid(gid);
+        let agent = Self::prepare_command(command, panel_url, engine, environment);
+        for path in [agent.dir.path(), &agent.dir.path().join("secret")] {
+            chown(path, Some(uid), Some(gid)).expect("tests run as root");
+        }
+        agent
     }
 
     fn prepare_command(
@@ -265,6 +282,14 @@ fn record(output: impl Read + Send + 'static, log: Arc<Watched<Vec<String>>>) ->
         log.update(|lines| lines.push(END.to_owned()));
     };
     thread::Builder::new().name("agent-log".into()).spawn(read).expect("a test may have one more thread")
+}
+
+/// The Agent as one static file, which the one beside the tests is not. Built once.
+pub fn static_agent() -> PathBuf {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/static-agent.sh");
+    let built = Command::new(script).stderr(Stdio::inherit()).output().expect("a script of this repository");
+    assert!(built.status.success(), "the static Agent does not build");
+    String::from_utf8(built.stdout).expect("a path of ours").trim().into()
 }
 
 /// The Agent to test: `LONGSHORE_AGENT` (the release build, for the bench) or the one built beside the tests.

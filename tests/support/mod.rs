@@ -23,7 +23,7 @@ pub mod output;
 mod registry;
 mod shape;
 
-pub use agent_process::AgentProcess;
+pub use agent_process::{AgentProcess, static_agent};
 pub use download_server::{DownloadServer, Served};
 pub use engine::{Engine, NO_ENGINE, PrivateEngine, engine, need, script};
 pub use engine_proxy::{EngineProxy, Passage};

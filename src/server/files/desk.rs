@@ -1,12 +1,18 @@
-//! [`Desk`]: what is asked of servers' files, done and told. Runs on the threads of whoever calls it.
+//! [`Desk`]: what is asked of servers' files, done and told. Runs on the threads of whoever calls it. What the kernel denies
+//! to an Agent without root is asked of a container, and only that.
 
-use super::{Files, Stop, Trouble, perform};
-use crate::protocol::{FileAction, Outcome, Reply, ServerId, Spec};
+use rustix::fs::{AtFlags, unlinkat};
+
+use super::helper::Work;
+use super::{Files, Helper, Stop, Trouble, perform, tree};
+use crate::protocol::{Fault, FileAction, Outcome, Reply, ServerId, Spec};
 
 /// See the module's description.
 #[derive(Debug)]
 pub struct Desk {
     pub files: Files,
+    /// Where the Agent is not root.
+    pub helper: Option<Helper>,
     /// Ends what is long.
     pub stop: Stop,
 }
@@ -23,14 +29,51 @@ impl Desk {
         most: u64,
     ) -> Outcome {
         let done = self.files.root(server, spec).and_then(|root| perform(&root, action, most, &self.stop));
-        match done {
-            Ok(reply) => Ok(Reply::File(Box::new(reply))),
-            Err(trouble) => {
+        let reply = match (done, &self.helper) {
+            (Ok(reply), _) => reply,
+            (Err(trouble), Some(helper)) if trouble.is_denied() => {
+                let (owner, quota) = (self.files.owner(spec), self.files.quota(server, spec));
+                helper.run(label, server, owner, &quota, &Work::Act(action, most))?
+            }
+            (Err(trouble), _) => {
                 if let Trouble::Io(error) = &trouble {
                     log::info!("{label}: {server}: {}: {error}", action.name());
                 }
-                Err(trouble.fault())
+                return Err(trouble.fault());
             }
+        };
+        Ok(Reply::File(Box::new(reply)))
+    }
+
+    /// Gives a server's directory, which the Agent has just made, to the server's user.
+    ///
+    /// # Errors
+    /// When that takes root and cannot be had.
+    pub fn give(&self, label: &str, server: &ServerId, spec: &Spec) -> Result<(), Fault> {
+        let owner = self.files.directory_owner(spec);
+        let given = self.files.root(server, spec).and_then(|root| Ok(owner.give(&root.dir)?));
+        match (given, &self.helper) {
+            (Err(trouble), Some(helper)) if trouble.is_denied() => {
+                let quota = self.files.quota(server, spec);
+                helper.run(label, server, Some(owner), &quota, &Work::Give).map(drop)
+            }
+            (given, _) => given.map_err(|trouble| trouble.fault()),
+        }
+    }
+
+    /// Deletes a server's directory with all that is in it. One that is not there is no error.
+    ///
+    /// # Errors
+    /// What could not be deleted.
+    pub fn remove(&self, label: &str, server: &ServerId, spec: &Spec) -> Result<(), Trouble> {
+        let quota = self.files.quota(server, spec);
+        let removed = tree::delete_server(self.files.servers(), server.as_str(), &quota, &self.stop);
+        match (removed, &self.helper) {
+            (Err(trouble), Some(helper)) if trouble.is_denied() => {
+                helper.run(label, server, None, &quota, &Work::Empty)?;
+                Ok(unlinkat(self.files.servers(), server.as_str(), AtFlags::REMOVEDIR)?)
+            }
+            (removed, _) => removed,
         }
     }
 }

@@ -9,6 +9,7 @@
 //! | [`look`], [`read`], [`write`](mod@write), [`tree`], [`permissions`] | the work |
 //! | [`temporary`] | files that are there as a whole or not at all |
 //! | [`task`], [`desk`] | which work an action is, and having it done |
+//! | [`helper`] | what takes root, by a container of its own |
 //! | [`stop`] | ends long work |
 //! | [`trouble`] | what goes wrong, as the Panel is told |
 //!
@@ -31,11 +32,13 @@ pub mod tree;
 pub mod write;
 
 pub mod desk;
+pub mod helper;
 pub mod stop;
 pub mod task;
 pub mod trouble;
 
 pub use desk::Desk;
+pub use helper::Helper;
 pub use owner::Owner;
 pub use quota::Quota;
 pub use root::{Files, Root};

@@ -64,12 +64,15 @@ impl Root {
     pub(super) fn make_directory(&self, path: &str) -> Result<(), Trouble> {
         let cost = super::Quota::blocks(0);
         self.quota.take(cost)?;
-        let made = self
-            .dir
-            .create_dir_with(path, DirBuilder::new().mode(0o755))
-            .and_then(|()| self.dir.open_with(path, OpenOptions::new().read(true)))
-            .and_then(|dir| self.owner.give(dir));
-        made.map_err(|error| {
+        if let Err(error) = self.dir.create_dir_with(path, DirBuilder::new().mode(0o755)) {
+            self.quota.give_back(cost);
+            return Err(error.into());
+        }
+        let given =
+            self.dir.open_with(path, OpenOptions::new().read(true)).and_then(|dir| self.owner.give(dir));
+        given.map_err(|error| {
+            // Empty, unless somebody was very quick: then it stays.
+            let _ = self.dir.remove_dir(path);
             self.quota.give_back(cost);
             error.into()
         })

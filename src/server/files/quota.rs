@@ -44,6 +44,12 @@ impl Quota {
         self.disks.give_back(&self.server, bytes);
     }
 
+    /// Bytes that may still be taken; `None` without a limit.
+    pub fn room(&self) -> Option<u64> {
+        let used = self.disks.known(&self.server).unwrap_or(0);
+        self.limit.map(|limit| limit.saturating_sub(used))
+    }
+
     /// Takes bytes again that were only lent: they are on the disk, whatever the limit says.
     pub fn retake(&self, bytes: u64) {
         self.disks.take(&self.server, bytes, None);

@@ -58,22 +58,44 @@ impl Files {
             }
             error => Trouble::Io(error.into()),
         })?;
-        let limit = spec.limits.disk;
-        if limit.is_some() && self.disks.known(server).is_none() {
+        let quota = self.quota(server, spec);
+        if spec.limits.disk.is_some() && self.disks.known(server).is_none() {
             let used = DiskWalk::at(opened.try_clone()?)?.finish().bytes;
             self.disks.measured(server, used);
         }
-        let owner = match spec.user {
-            Some(User::Ids { uid, gid }) => Owner { uid, gid },
-            // The image's own user is not known here, but the directory is its.
-            Some(User::Image) => {
+        let owner = match self.owner(spec) {
+            Some(owner) => owner,
+            None => {
                 let stat = fstat(&opened).map_err(io::Error::from)?;
                 Owner { uid: stat.st_uid, gid: stat.st_gid }
             }
-            None => Owner { uid: self.server_user.0, gid: self.server_user.1 },
         };
-        let quota = Quota::new(self.disks.clone(), server.clone(), limit);
         Ok(Root { dir: Dir::from_std_file(File::from(opened)), owner, quota })
+    }
+
+    /// Whom a server's files belong to. `None` with the image's own user, which is not known here: then it is whoever
+    /// has the directory.
+    pub fn owner(&self, spec: &Spec) -> Option<Owner> {
+        match spec.user {
+            Some(User::Ids { uid, gid }) => Some(Owner { uid, gid }),
+            Some(User::Image) => None,
+            None => Some(Owner { uid: self.server_user.0, gid: self.server_user.1 }),
+        }
+    }
+
+    /// Whom a new server's directory belongs to. The image's own user may give itself the directory as root, having CHOWN.
+    pub fn directory_owner(&self, spec: &Spec) -> Owner {
+        self.owner(spec).unwrap_or(Owner { uid: self.server_user.0, gid: self.server_user.1 })
+    }
+
+    /// The disk limit of a server.
+    pub fn quota(&self, server: &ServerId, spec: &Spec) -> Quota {
+        Quota::new(self.disks.clone(), server.clone(), spec.limits.disk)
+    }
+
+    /// The directory of all servers.
+    pub(super) fn servers(&self) -> &OwnedFd {
+        &self.servers
     }
 }
 
