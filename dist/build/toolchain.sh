@@ -4,8 +4,7 @@
 cd "$(dirname "$0")/../.." || exit
 if rustc --version >/dev/null 2>&1; then exit; fi
 wanted=$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
-if rustup toolchain install >&2; then exit; fi
 case $(RUSTUP_TOOLCHAIN=stable rustc --version 2>/dev/null) in
-"rustc $wanted "*) echo stable ;;
-*) echo "Rust $wanted is missing and could not be installed" >&2 ;;
+"rustc $wanted "*) echo stable; exit ;;
 esac
+rustup toolchain install >&2 || echo "Rust $wanted is missing and could not be installed" >&2
