@@ -49,7 +49,7 @@ test: ## every test, against a real Docker Engine
 
 test-all: test size reproduce ## that, then what takes minutes: load on the Agent as it ships, its size, builds that must be the same
 	@LONGSHORE_AGENT=$(BUILT)/longshore-agent tests/support/with-engine.sh \
-	  cargo test --locked --profile bench --test load -- --test-threads=1 --nocapture
+	  cargo test --locked --profile bench --test load --test anywhere -- --test-threads=1 --nocapture
 
 bench: agent ## the Agent as it ships, measured against the bare Engine API
 	@LONGSHORE_AGENT=$(BUILT)/longshore-agent tests/support/with-engine.sh cargo bench --locked --quiet --bench agent

@@ -144,10 +144,9 @@ fn abstract_socket() -> io::Result<(SocketAddrUnix, UnixListener)> {
     Ok((address, UnixListener::from(listener)))
 }
 
-/// 128 bits that nobody can guess.
+/// 128 bits that nobody can guess. ring's source reads `/dev/urandom` where the kernel, or a filter before it, has no
+/// getrandom(2).
 pub(super) fn random() -> io::Result<[u8; 16]> {
-    let mut bytes = [0; 16];
-    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    // getrandom(2) never fills up to 256 bytes partly once the pool is initialised.
-    if filled == bytes.len() { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    let bytes = ring::rand::generate(&ring::rand::SystemRandom::new());
+    bytes.map(ring::rand::Random::expose).map_err(|_| io::Error::other("the system gives no random numbers"))
 }
