@@ -18,6 +18,7 @@
 //! | `worker-N`, `slow-N` | their queue, the Engine | the queue's sender is dropped |
 //! | `file-N` | their queue, the disk; there are some while there is work | 20 s without work, or the queue's sender is dropped |
 //! | `job-N` | one archive or mod: files, or a server on the Internet | the job is done or ended |
+//! | `sweep` | the disk, once at the start | what a killed Agent's jobs have left is removed |
 //! | `stats` | the heartbeat's timer, and its own while a server runs | its stop channel is dropped |
 //! | `disk` | its timer, or nothing while no directory is to be walked | its stop channel is dropped |
 //! | `docker-events` | the Engine's event stream | [`engine::Engine::stop`] |

@@ -1,52 +1,32 @@
 //! Ends a long job on a server's files from another thread: the loop keeps a clone, the job looks at it between two
 //! pieces of work, and what blocks on a socket is woken by the end of that socket. No thread, no polling.
 
-use std::convert::Infallible;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-
 /// Asking for the end is final. It serves one job.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Abort(Arc<Shared>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
     asked: AtomicBool,
-    /// Disconnected once the end was asked for: what a job can wait on beside something else.
-    asked_rx: Receiver<Infallible>,
     /// Behind a lock since the two sides are two threads; it is held for a few instructions only.
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    asked_tx: Option<Sender<Infallible>>,
-    socket: Weak<TcpStream>,
+    socket: Mutex<Weak<TcpStream>>,
 }
 
 /// The end was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Aborted;
 
-impl Default for Abort {
-    fn default() -> Abort {
-        let (asked_tx, asked_rx) = bounded(0);
-        let state = Mutex::new(State { asked_tx: Some(asked_tx), socket: Weak::new() });
-        Abort(Arc::new(Shared { asked: AtomicBool::new(false), asked_rx, state }))
-    }
-}
-
 impl Abort {
     /// Asks for the end; a job that blocks on its socket returns at once.
     pub fn ask(&self) {
         let socket = {
-            let mut state = self.state();
+            let socket = self.socket();
             self.0.asked.store(true, Ordering::Release);
-            state.asked_tx = None;
-            state.socket.upgrade()
+            socket.upgrade()
         };
         if let Some(socket) = socket {
             // One that is not connected any more blocks nobody.
@@ -66,26 +46,21 @@ impl Abort {
         if self.is_asked() { Err(Aborted) } else { Ok(()) }
     }
 
-    /// Disconnected once the end was asked for.
-    pub fn asked(&self) -> &Receiver<Infallible> {
-        &self.0.asked_rx
-    }
-
     /// Takes over the socket that the job is about to block on.
     ///
     /// INVARIANT: a socket is known here before anything blocks on it, so that no end is missed.
     pub fn watch(&self, socket: &Arc<TcpStream>) -> Result<(), Aborted> {
-        let mut state = self.state();
+        let mut known = self.socket();
         if self.is_asked() {
             return Err(Aborted);
         }
-        state.socket = Arc::downgrade(socket);
+        *known = Arc::downgrade(socket);
         Ok(())
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing that can panic runs under the lock, and its parts are whole at any time.
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn socket(&self) -> MutexGuard<'_, Weak<TcpStream>> {
+        // Nothing that can panic runs under the lock, and a pointer is whole at any time.
+        self.0.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -109,6 +84,5 @@ mod tests {
         abort.ask();
         assert_eq!(reader.join().unwrap().unwrap(), 0);
         assert_eq!((abort.check(), abort.watch(&socket)), (Err(Aborted), Err(Aborted)));
-        assert!(abort.asked().recv().is_err());
     }
 }
