@@ -56,6 +56,7 @@ pub enum ServeError {
 
 /// Serves until a signal comes.
 pub fn run(config: Config) -> Result<(), ServeError> {
+    allow_descriptors();
     // Both ports before anything else: a Panel that cannot be reached must not begin a new epoch.
     let http_listener = bind("HTTP_ADDR", config.http_addr)?;
     let agent_listener = bind("AGENT_ADDR", config.agent_addr)?;
@@ -137,6 +138,16 @@ pub fn run(config: Config) -> Result<(), ServeError> {
 enum Cause {
     Signal(&'static str),
     Lost(&'static str),
+}
+
+/// Each link takes three descriptors, and the usual bound of 1,024 is for programs that use select(2).
+fn allow_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if setrlimit(Resource::Nofile, raised).is_err() {
+        info!("the bound on open files stays at {:?}", limit.current);
+    }
 }
 
 fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {

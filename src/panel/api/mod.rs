@@ -10,7 +10,6 @@ mod call;
 mod console;
 mod files;
 mod nodes;
-mod old;
 mod routes;
 mod send;
 mod servers;
@@ -87,7 +86,6 @@ impl Handler for Api {
                 Ok(MAX_BODY)
             }
             Some(Err(problem)) => Err(refusal(&problem)),
-            None if head.path().starts_with("/api/") => Ok(MAX_BODY),
             None => Ok(0),
         }
     }
@@ -126,13 +124,13 @@ impl Api {
         }
     }
 
-    /// What is neither a page nor in the API's current form.
+    /// What is neither a page nor the API.
     fn outside(&self, request: &Request) -> Result<Response, Problem> {
         match (request.method(), request.path()) {
             ("GET" | "HEAD", "/health") => Ok(self.health()),
             ("GET" | "HEAD", "/metrics") => self.own_metrics(request),
             (_, "/health" | "/metrics") => Ok(Response::method_not_allowed("GET, HEAD")),
-            _ => self.old_route(request),
+            _ => Err(Problem::new(404, "NOT_FOUND", "There is nothing at this path.")),
         }
     }
 
