@@ -92,9 +92,15 @@ fn tells_of_the_link_of_commands_of_servers_and_of_itself() {
     let seen = agent.resident_kib() as f64;
     assert!((resident - seen).abs() < seen * 0.2, "{resident} is not about {seen}");
     assert!((get("process_threads") - agent.threads() as f64).abs() <= 4.0);
-    for name in
-        ["longshore_outbox_messages", "longshore_outbox_dropped_messages_total", "longshore_uptime_seconds"]
-    {
+    assert!(get("longshore_console_memory_bytes") > 0.0);
+    assert_eq!(get("longshore_console_dropped_lines_total"), 0.0);
+    for name in [
+        "longshore_console_waiting_bytes",
+        "longshore_console_dropped_bytes_total",
+        "longshore_outbox_messages",
+        "longshore_outbox_dropped_messages_total",
+        "longshore_uptime_seconds",
+    ] {
         get(name);
     }
 }

@@ -137,12 +137,3 @@ fn a_flood_holds_up_nobody_and_what_it_costs_is_told_to_the_line() {
     let allowed = loaded_bare.max(quiet) * 3 / 2;
     assert!(loaded < allowed, "a start took {loaded:?} within the flood, {allowed:?} would have been fair");
 }
-
-/// A container that is removed in the end.
-struct Removed(String);
-
-impl Drop for Removed {
-    fn drop(&mut self) {
-        engine().remove(&self.0);
-    }
-}

@@ -103,3 +103,12 @@ impl Account {
         next - 1
     }
 }
+
+/// A container that is removed in the end.
+pub struct Removed(pub String);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        engine().remove(&self.0);
+    }
+}
