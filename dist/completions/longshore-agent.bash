@@ -8,6 +8,6 @@ _longshore_agent() {
 	esac
 	local flags
 	flags=$(longshore-agent --help 2>/dev/null | sed -n 's/^  \([A-Z_]*\)  *.*/--\1/p' | tr 'A-Z_' 'a-z-')
-	mapfile -t COMPREPLY < <(compgen -W "config status doctor --config --json --help --version $flags" -- "$word")
+	mapfile -t COMPREPLY < <(compgen -W "config status doctor join --config --json --help --version $flags" -- "$word")
 }
 complete -F _longshore_agent longshore-agent

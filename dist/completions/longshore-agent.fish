@@ -3,6 +3,7 @@ complete -c longshore-agent -f
 complete -c longshore-agent -n __fish_use_subcommand -a config -d 'print the effective configuration'
 complete -c longshore-agent -n __fish_use_subcommand -a status -d 'tell how the running Agent is'
 complete -c longshore-agent -n __fish_use_subcommand -a doctor -d 'check everything that the Agent needs'
+complete -c longshore-agent -n __fish_use_subcommand -a join -d 'become a node of a Panel'
 complete -c longshore-agent -l config -r -F
 complete -c longshore-agent -l json -n '__fish_seen_subcommand_from status doctor'
 complete -c longshore-agent -l help -s h

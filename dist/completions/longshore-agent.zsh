@@ -6,5 +6,5 @@ case $words[CURRENT-1] in
 --config | --*-file | --*-dir | --*-path) _files ;;
 --log-level) compadd error warn info debug trace ;;
 --log-format) compadd auto plain json ;;
-*) compadd -- config status doctor --config --json --help --version $flags ;;
+*) compadd -- config status doctor join --config --json --help --version $flags ;;
 esac
