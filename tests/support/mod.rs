@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 mod agent_process;
+mod browser;
 pub mod cost;
 mod download_server;
 mod engine;
@@ -24,6 +25,7 @@ mod registry;
 mod shape;
 
 pub use agent_process::{AgentProcess, static_agent};
+pub use browser::{Browser, Theme, alone, pictures};
 pub use download_server::{DownloadServer, Served};
 pub use engine::{Engine, NO_ENGINE, PrivateEngine, engine, need, script};
 pub use engine_proxy::{EngineProxy, Passage};
