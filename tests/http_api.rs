@@ -42,6 +42,7 @@ fn both_shapes_and_both_ways_to_bear_the_secret() {
     let panel = FakePanel::start();
     let agent = AgentProcess::start(&panel);
     let _link = panel.accept();
+    agent.wait_health("the link", |health| health["connected"] == true);
     let bearer = format!("Bearer {}", agent.secret);
     let lower = format!("bearer {}", agent.secret);
     let ways: [&[(&str, &str)]; 4] = [
