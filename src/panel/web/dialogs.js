@@ -36,7 +36,7 @@ export function ask({ title, words, button, danger = false, typed, extra, act })
           }, (refused) => text(fault, refused.message));
         },
       }, heading, words && h("p.soft", {}, words), extra,
-        typed && h("div.field", {}, h("label", { id: "typed-help" }, "Type ", h("code", {}, typed), " to confirm", input)),
+        typed && h("div.field", {}, h("label", {}, h("span", { id: "typed-help" }, "Type ", h("code", {}, typed), " to confirm"), input)),
         h("div.field", {}, fault),
         h("div.buttons", {}, h("button.button", { type: "button", onclick: () => dialog.close() }, "Cancel"), go));
     }, { onclose: () => resolve(done) });

@@ -1,6 +1,6 @@
 // The live state: one event stream, two maps, and those who want to know of changes.
 
-import { askForOutcomes, get, serverPath, session, setSession, settle } from "./api.js";
+import { all as listed, askForOutcomes, get, serverPath, session, setSession, settle } from "./api.js";
 
 export const nodes = new Map();
 export const servers = new Map();
@@ -59,6 +59,7 @@ export function connect() {
     for (const server of all.servers) servers.set(keyOf(server), server);
     tell({ kind: "all" });
     askForOutcomes();
+    if (session?.user.role !== "admin") learnRights();
   });
   on("node", (node) => {
     nodes.set(node.id, node);
@@ -123,6 +124,13 @@ export function disconnect() {
 // A page that is left but kept by the browser must not hold one of the few connections there are.
 addEventListener("pagehide", () => (clearTimeout(watchdog), stream?.close()));
 addEventListener("pageshow", (event) => event.persisted && stream && connect());
+
+/** What a member may do with each server is told by the list, not by events. */
+async function learnRights() {
+  const found = await listed("/servers").catch(() => []);
+  for (const { node, id, rights } of found) if (serverAt(node, id)) serverAt(node, id).rights = rights;
+  tell({ kind: "server", keys: found.map(keyOf) });
+}
 
 function alive() {
   setLink("live");
