@@ -111,13 +111,12 @@ fn figures_under_a_steady_load_are_those_of_docker_stats() {
         let mean = |figures: &[Figures], of: fn(&Figures) -> f64| {
             figures.iter().map(of).sum::<f64>() / figures.len() as f64
         };
-        let parts: [(&str, fn(&Figures) -> f64); 3] =
-            [("cpu", |f| f.0), ("memory", |f| f.1), ("pids", |f| f.2 as f64)];
-        let ratios = parts.map(|(what, of)| {
+        let ratio = |what, of| {
             let (ours, theirs) = (mean(&ours, of), mean(&theirs, of));
             println!("{what}: {ours:.1}, by docker stats {theirs:.1}, {:.3} times", ours / theirs);
             ours / theirs
-        });
+        };
+        let ratios = [ratio("cpu", |f| f.0), ratio("memory", |f| f.1), ratio("pids", |f| f.2 as f64)];
         if ratios.iter().all(|ratio| (0.95..=1.05).contains(ratio)) {
             break;
         }
