@@ -5,6 +5,7 @@ mod fleet;
 mod flood;
 mod rig;
 mod stalled;
+mod transfer;
 mod whole;
 
 #[path = "../support/mod.rs"]

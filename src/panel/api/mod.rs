@@ -1,7 +1,7 @@
 //! The REST API under `/api/v1`, the event stream, the page, and what else HTTP_ADDR answers.
 //!
 //! Runs on the gate's threads, one call each, and holds no state of the Panel: it finds the route in the one table of
-//! [`routes`], checks who asks and whether they may, asks the hub or the accounts, and writes the answer. Every error is
+//! `routes`, checks who asks and whether they may, asks the hub or the accounts, and writes the answer. Every error is
 //! `{"error":{"code","message","field"?}}`. What the page can do is all here, and `openapi.json` describes it.
 
 mod account;

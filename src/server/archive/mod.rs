@@ -11,7 +11,7 @@
 //! | [`intake`] | writes entries beneath a directory, within all bounds |
 //! | [`unzip`], [`untar`] | read an archive into an intake |
 //! | [`place`] | moves what was unpacked to where it belongs |
-//! | [`walk`], [`pack`] | find what goes into an archive and write it |
+//! | [`walk`], [`mod@pack`] | find what goes into an archive and write it |
 //!
 //! Everything is relative to an open directory and follows no link on the way down. It runs on the thread of a job, owns
 //! none, and never writes outside of the directory that it is given.

@@ -58,7 +58,7 @@ fn remove(dir: impl AsFd, name: &CStr, stat: &Stat, quota: &Quota, stop: &Stop) 
     Err(Trouble::told(Code::Conflict, "The server keeps writing there. Stop it and try again."))
 }
 
-/// Deletes all that is in a directory. What lies deeper than [`MAX_DEPTH`] is first moved up to it: no depth that
+/// Deletes all that is in a directory. What lies deeper than `MAX_DEPTH` is first moved up to it: no depth that
 /// somebody made takes more descriptors than that.
 pub fn empty(top: OwnedFd, quota: &Quota, stop: &Stop) -> Result<(), Trouble> {
     let mut moved = true;
