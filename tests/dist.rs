@@ -151,7 +151,7 @@ fn bash_completes_every_flag() {
         let output = Command::new("bash").args(["-c", &script]).env("PATH", &path).output().unwrap();
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     };
-    assert_eq!(complete("longshore-agent --panel"), "--panel-url");
+    assert_eq!(complete("longshore-agent --panel-u"), "--panel-url");
     assert_eq!(complete("longshore-agent do"), "doctor");
     assert_eq!(complete("longshore-agent --log-format j"), "json");
     let all = complete("longshore-agent --");
