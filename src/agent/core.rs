@@ -284,11 +284,14 @@ impl Core {
     fn publish(&mut self) {
         let count = self.count();
         if !self.draining {
-            let link = self.link.trouble().map_or("not linked yet", |_| "no link to the Panel");
-            let link = if self.link.is_up() { "linked to the Panel" } else { link };
-            let engine = self.engine.known_version().map_or("no", |_| "with an");
-            let ServerCount { total, running } = count;
-            self.notify.status(format!("{link}, {engine} Engine, {running} of {total} servers run"));
+            let Core { notify, link, engine, .. } = self;
+            notify.status(|| {
+                let trouble = link.trouble().map_or("not linked yet", |_| "no link to the Panel");
+                let link = if link.is_up() { "linked to the Panel" } else { trouble };
+                let engine = engine.known_version().map_or("no", |_| "with an");
+                let ServerCount { total, running } = count;
+                format!("{link}, {engine} Engine, {running} of {total} servers run")
+            });
         }
         let mut tally = self.counters.lock();
         tally.link_up = self.link.is_up();

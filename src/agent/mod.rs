@@ -227,10 +227,9 @@ pub fn run(config: Config) -> Result<(), Failed> {
     let stop_files = files::Stop::default();
     let mod_records =
         ModRecords::open(config.data_dir.join("mods")).map_err(|e| Failed::new("DATA_DIR/mods", e))?;
-    let server_files = files::Files::open(&servers_dir, config.server_user, disks.clone())
-        .map_err(|e| Failed::new("DATA_DIR/servers", e))?;
     let files = files::Files::open(&servers_dir, config.server_user, disks.clone())
         .map_err(|e| Failed::new("DATA_DIR/servers", e))?;
+    let files = Arc::new(files);
     let helper = (!rustix::process::geteuid().is_root()).then(|| files::Helper {
         client: client.clone(),
         node: config.node_id.clone(),
@@ -247,7 +246,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
         records: records.clone(),
         consoles: consoles.clone(),
         inputs: inputs.clone(),
-        desk: files::Desk { files, helper, stop: stop_files.clone() },
+        desk: files::Desk { files: files.clone(), helper, stop: stop_files.clone() },
         mod_records: mod_records.clone(),
     });
     let spawn = |e| Failed::new("starting a thread", e);
@@ -277,7 +276,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
 
     let servers = restore(&records, config.ready_timeout)?;
     let workshop = Arc::new(Workshop {
-        files: Arc::new(server_files),
+        files,
         run: Run::new(&boot_id),
         records: mod_records,
         internet: internet(&config),

@@ -72,9 +72,13 @@ impl Notify {
         let _ = socket.set_nonblocking(true);
     }
 
-    /// One line for a person, sent when it changes.
-    pub fn status(&mut self, status: String) {
-        if self.socket.is_some() && self.status != status && self.send(&format!("STATUS={status}\n")) {
+    /// One line for a person, sent when it changes; not even written where nobody listens.
+    pub fn status(&mut self, status: impl FnOnce() -> String) {
+        if self.socket.is_none() {
+            return;
+        }
+        let status = status();
+        if self.status != status && self.send(&format!("STATUS={status}\n")) {
             self.status = status;
         }
     }

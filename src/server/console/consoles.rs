@@ -22,6 +22,9 @@ use crate::protocol::ServerId;
 
 /// When the loop has no room to be told of a gap, it is tried again after this.
 const TELL_AGAIN: Duration = Duration::from_millis(20);
+/// Followers that call the Engine at once, and how long one waits for its turn before it goes all the same.
+const CALLS: usize = 4;
+const CALL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How the consoles behave.
 #[derive(Clone, Debug)]
@@ -82,6 +85,17 @@ pub(super) struct Shared {
     room: Condvar,
     /// Disconnected once all followers have ended.
     ended_rx: Receiver<Infallible>,
+    /// Holds one for each follower that calls the Engine.
+    calls: (Sender<()>, Receiver<()>),
+}
+
+/// A turn at calling the Engine; dropping it lets the next follower have one.
+pub(super) struct Turn<'a>(&'a Receiver<()>);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.try_recv();
+    }
 }
 
 struct State {
@@ -183,6 +197,7 @@ impl Consoles {
             state: Mutex::new(state),
             room: Condvar::new(),
             ended_rx,
+            calls: bounded(CALLS),
         }))
     }
 
@@ -519,6 +534,13 @@ impl State {
 }
 
 impl Shared {
+    /// Waits for a turn at calling the Engine, so that an Agent which finds 500 servers does not ask for all at once. Not for
+    /// long: calls that hang must not hold up the other servers' output, so then there is none.
+    pub(super) fn turn(&self) -> Option<Turn<'_>> {
+        let (calls_tx, calls_rx) = &self.calls;
+        calls_tx.send_timeout((), CALL_PATIENCE).ok().map(|()| Turn(calls_rx))
+    }
+
     /// Nothing under this lock can panic halfway through a change, so a poisoned state is still a whole one.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -167,7 +167,7 @@ impl Follower {
         // A time beside it would hide whether the lines before it are there.
         let query = LogQuery { follow: true, since_ns: from.since_ns.filter(|_| tail.is_none()), tail };
         let (client, container, tty) = (&self.shared.client, &order.run.container, from.tty);
-        let mut log = aside(|| client.logs(container, tty, &query, &order.closer))?;
+        let mut log = aside(&self.shared, || client.logs(container, tty, &query, &order.closer))?;
         let mut resume = Resume::after(from.cursor);
         let since_ns = from.since_ns.unwrap_or(0);
         // Not known before the first line.
@@ -210,7 +210,7 @@ impl Follower {
     }
 
     fn inspect(&self, order: &Order) -> Result<Container, Error> {
-        aside(|| self.shared.client.inspect(&order.run.container))
+        aside(&self.shared, || self.shared.client.inspect(&order.run.container))
     }
 
     fn save(&mut self) {
@@ -224,7 +224,8 @@ impl Follower {
 
 /// Calls the Engine on a thread that lives as long as the call: it takes some 20 KiB of stack, which would stay in memory
 /// for as long as a follower only reads, for 500 of them.
-fn aside<T: Send>(call: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+fn aside<T: Send>(shared: &Shared, call: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+    let _turn = shared.turn();
     thread::scope(|scope| {
         let builder = thread::Builder::new().name("con-call".into()).stack_size(STACK);
         let called = builder.spawn_scoped(scope, call).map(|thread| thread.join());

@@ -1,6 +1,8 @@
 //! [`Desk`]: what is asked of servers' files, done and told. Runs on the threads of whoever calls it. What the kernel denies
 //! to an Agent without root is asked of a container, and only that.
 
+use std::sync::Arc;
+
 use rustix::fs::{AtFlags, unlinkat};
 
 use super::helper::Work;
@@ -10,7 +12,7 @@ use crate::protocol::{Fault, FileAction, Outcome, Reply, ServerId, Spec};
 /// See the module's description.
 #[derive(Debug)]
 pub struct Desk {
-    pub files: Files,
+    pub files: Arc<Files>,
     /// Where the Agent is not root.
     pub helper: Option<Helper>,
     /// Ends what is long.
