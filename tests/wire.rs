@@ -212,7 +212,7 @@ fn what_cannot_be_done_is_refused_by_name() {
     };
     let answer = check(unified_command("make_coffee", json!({})), "UNKNOWN_ACTION", "make_coffee");
     assert_eq!(answer["id"], "cmd_123");
-    check(unified_command("install_mod", json!({"modId":"x"})), "UNKNOWN_ACTION", "install_mod");
+    check(unified_command("install_mod", json!({"modId":"x"})), "INVALID_PAYLOAD", "modUrl");
     check(json!({"type":"command","id":"1"}), "INVALID_MESSAGE", "action");
     check(json!({"type":"command","id":"1","action":5}), "INVALID_MESSAGE", "action");
     check(

@@ -16,9 +16,11 @@ root=target/init/$key.tar
 engine() { curl -sS -m 300 --unix-socket "${DOCKER_HOST#unix://}" "$@"; }
 case $DOCKER_HOST in unix://*) ;; *) fail "the Engine is expected at a socket, not at $DOCKER_HOST" ;; esac
 if engine http://engine/images/longshore/init:latest/json | grep -q "\"longshore.init\":\"$key\""; then exit; fi
-if [ ! -s "$root" ]; then
+if [ ! -f "$root" ]; then
   tests/support/engine.sh need mmdebstrap:mmdebstrap
-  mmdebstrap --quiet --variant=minbase --include=$packages --dpkgopt='path-exclude=/usr/share/doc/*' \
+  # Its name alone would have a directory made.
+  rm -rf "$root.new"
+  mmdebstrap --quiet --format=tar --variant=minbase --include=$packages --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' $suite "$root.new" \
     >target/init/log 2>&1 9>&- || fail "mmdebstrap failed: $(tail -1 target/init/log)"
   mv "$root.new" "$root"
