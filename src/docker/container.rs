@@ -4,13 +4,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
-/// A container's full id: 64 lower-case hex digits. Derefs to the text, which every call takes.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// A container's full id: 64 lower-case hex digits. Derefs to the text, which every call takes. Many know it of each
+/// container, so a clone is the same text.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(try_from = "String")]
-pub struct ContainerId(Box<str>);
+pub struct ContainerId(Arc<str>);
 
 impl ContainerId {
     /// `None` for anything but a full id.
@@ -34,6 +36,12 @@ impl TryFrom<String> for ContainerId {
 
     fn try_from(id: String) -> Result<ContainerId, &'static str> {
         ContainerId::new(&id).ok_or("a container id is 64 hex digits")
+    }
+}
+
+impl Serialize for ContainerId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self)
     }
 }
 

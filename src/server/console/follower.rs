@@ -16,7 +16,7 @@ use super::consoles::{Run, Shared, now_ns};
 use super::cursor::{Cursor, Resume};
 use super::patterns::Patterns;
 use super::ring::Chunk;
-use crate::docker::{Closer, Container, ContainerId, Error, LogQuery, Output};
+use crate::docker::{Closer, ContainerId, Error, LogQuery, Output, State};
 use crate::protocol::ServerId;
 use crate::protocol::console::Stream;
 
@@ -134,13 +134,13 @@ impl Follower {
     }
 
     fn read(&mut self, order: &Order) -> Result<End, Error> {
-        let found = self.inspect(order)?;
+        let (state, tty) = self.inspect(order)?;
         // While it runs, the last end is that of the run before.
-        let begun = match (found.state.running, found.state.started_ns) {
-            (true, _) => found.state.finished_ns.unwrap_or(0),
+        let begun = match (state.running, state.started_ns) {
+            (true, _) => state.finished_ns.unwrap_or(0),
             (false, started) => started.unwrap_or(0).saturating_sub(START_SLACK),
         };
-        let started_ns = found.state.started_ns.unwrap_or(order.run.started_ns);
+        let started_ns = state.started_ns.unwrap_or(order.run.started_ns);
         let cursor = order.cursor.before(now_ns());
         let since_ns = cursor.since_ns().or((begun > 0).then_some(begun));
         let mut done = order.run.done.clone();
@@ -148,17 +148,17 @@ impl Follower {
             done = None;
             (self.shared.hooks.ready)(&self.server, started_ns);
         }
-        let mut from = From { tty: found.config.tty, cursor, since_ns, begun, started_ns, done };
+        let mut from = From { tty, cursor, since_ns, begun, started_ns, done };
         for tail in TAILS {
             if (since_ns.is_some() || tail.is_none()) && self.follow(order, &mut from, tail)? {
                 break;
             }
         }
-        if !found.state.running {
+        if !state.running {
             return Ok(End::Over);
         }
-        let found = self.inspect(order)?;
-        Ok(if found.state.running { End::Broken } else { End::Died })
+        let (state, _) = self.inspect(order)?;
+        Ok(if state.running { End::Broken } else { End::Died })
     }
 
     /// Reads the last lines, or all, and what follows, to the stream's end. False when the last lines did not reach back
@@ -209,8 +209,13 @@ impl Follower {
         }
     }
 
-    fn inspect(&self, order: &Order) -> Result<Container, Error> {
-        aside(&self.shared, || self.shared.client.inspect(&order.run.container))
+    /// How the container is, and whether it has a terminal. All else that is known of it would stay in memory for as
+    /// long as its output is read.
+    fn inspect(&self, order: &Order) -> Result<(State, bool), Error> {
+        aside(&self.shared, || {
+            let found = self.shared.client.inspect(&order.run.container)?;
+            Ok((found.state, found.config.tty))
+        })
     }
 
     fn save(&mut self) {

@@ -3,8 +3,9 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::kernel_file::KernelFile;
+use super::kernel_file::{KernelFile, Place};
 
 /// From where a limit of memory stands for none: the kernel rounds "unlimited" to its page size.
 const UNLIMITED: u64 = 1 << 60;
@@ -14,8 +15,8 @@ const UNLIMITED: u64 = 1 << 60;
 pub struct Mounts {
     /// `/` but in tests, which read a recorded tree.
     root: PathBuf,
-    v1: Vec<(&'static str, PathBuf)>,
-    v2: Option<PathBuf>,
+    v1: Vec<(&'static str, Arc<Path>)>,
+    v2: Option<Arc<Path>>,
 }
 
 /// The controllers whose counters are read.
@@ -90,16 +91,18 @@ impl Mounts {
         self.v1.is_empty() && self.v2.is_none()
     }
 
-    fn inside(&self, path: &str) -> PathBuf {
-        self.root.join(path.trim_start_matches('/'))
+    fn inside(&self, path: &str) -> Arc<Path> {
+        self.root.join(path.trim_start_matches('/')).into()
     }
 
     /// The groups of the process `pid`, if it belongs to the container `id`: a pid may have been given to another
     /// process since it was told.
     pub fn group(&self, pid: u32, id: &str) -> Option<Group> {
         let text = std::fs::read_to_string(self.root.join(format!("proc/{pid}/cgroup"))).ok()?;
-        let mut v1: [Option<PathBuf>; 4] = Default::default();
+        let mut v1: [Option<Directory>; 4] = Default::default();
         let mut v2 = None;
+        // Nearly always the same in every hierarchy.
+        let mut last: Arc<str> = "".into();
         for line in text.lines() {
             let mut fields = line.splitn(3, ':');
             let (_, Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
@@ -109,37 +112,49 @@ impl Mounts {
                 continue;
             }
             let path = path.trim_start_matches('/');
+            if path != &*last {
+                last = path.into();
+            }
+            let directory = |mount: &Arc<Path>| Directory { mount: mount.clone(), path: last.clone() };
             if controllers.is_empty() {
-                v2 = self.v2.as_ref().map(|mount| mount.join(path));
+                v2 = self.v2.as_ref().map(directory);
             }
             for (slot, name) in v1.iter_mut().zip(CONTROLLERS) {
                 if controllers.split(',').any(|c| c == name) {
-                    *slot = self.v1.iter().find(|(c, _)| *c == name).map(|(_, mount)| mount.join(path));
+                    *slot = self.v1.iter().find(|(c, _)| *c == name).map(|(_, mount)| directory(mount));
                 }
             }
         }
         let [cpu, memory, pids, blkio] = v1;
-        let file = |dir: PathBuf, name| KernelFile::new(dir.join(name));
         // In a hybrid the second version's tree has no controllers.
         if cpu.is_some() || memory.is_some() {
-            let memory = memory
-                .map(|dir| ["memory.usage_in_bytes", "memory.stat"].map(|name| file(dir.clone(), name)));
             return Some(Group::V1 {
-                cpu: cpu.map(|dir| file(dir, "cpuacct.usage")),
-                memory,
-                pids: pids.map(|dir| file(dir, "pids.current")),
-                blkio: blkio.map(|dir| file(dir, "blkio.throttle.io_service_bytes_recursive")),
+                cpu: cpu.map(|dir| dir.file("cpuacct.usage")),
+                memory: memory.map(|dir| ["memory.usage_in_bytes", "memory.stat"].map(|name| dir.file(name))),
+                pids: pids.map(|dir| dir.file("pids.current")),
+                blkio: blkio.map(|dir| dir.file("blkio.throttle.io_service_bytes_recursive")),
             });
         }
         let dir = v2?;
-        let file = |name| file(dir.clone(), name);
         Some(Group::V2 {
-            cpu: file("cpu.stat"),
-            memory: ["memory.current", "memory.stat"].map(file),
-            limit: file("memory.max"),
-            pids: file("pids.current"),
-            io: file("io.stat"),
+            cpu: dir.file("cpu.stat"),
+            memory: ["memory.current", "memory.stat"].map(|name| dir.file(name)),
+            limit: dir.file("memory.max"),
+            pids: dir.file("pids.current"),
+            io: dir.file("io.stat"),
         })
+    }
+}
+
+/// A group in one hierarchy.
+struct Directory {
+    mount: Arc<Path>,
+    path: Arc<str>,
+}
+
+impl Directory {
+    fn file(&self, name: &'static str) -> KernelFile {
+        KernelFile::new(Place { mount: self.mount.clone(), dir: self.path.clone(), name })
     }
 }
 

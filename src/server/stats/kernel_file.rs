@@ -6,7 +6,8 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Longer texts are cut: none of those that are read here comes near.
 const MAX_BYTES: usize = 64 << 10;
@@ -18,14 +19,30 @@ const LEFT: usize = 1 << 10;
 /// See the module's description.
 #[derive(Debug)]
 pub struct KernelFile {
-    path: PathBuf,
+    place: Place,
     open: Option<File>,
+}
+
+/// Where a file lies: beneath one of a few mounts, in a directory that it shares with others. In parts, since each of a
+/// thousand servers has several.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub mount: Arc<Path>,
+    /// Relative to the mount.
+    pub dir: Arc<str>,
+    pub name: &'static str,
+}
+
+impl Place {
+    fn path(&self) -> PathBuf {
+        [&self.mount, Path::new(&*self.dir), Path::new(self.name)].iter().collect()
+    }
 }
 
 impl KernelFile {
     /// Opens nothing yet.
-    pub fn new(path: PathBuf) -> KernelFile {
-        KernelFile { path, open: None }
+    pub fn new(place: Place) -> KernelFile {
+        KernelFile { place, open: None }
     }
 
     /// Its whole text, read through `buffer`, which is kept between calls. What is not UTF-8 is no file of the kernel's
@@ -36,7 +53,7 @@ impl KernelFile {
     pub fn read<'a>(&mut self, buffer: &'a mut Vec<u8>, keep: bool) -> io::Result<&'a str> {
         let file = match self.open.take() {
             Some(file) => file,
-            None => File::open(&self.path)?,
+            None => File::open(self.place.path())?,
         };
         let length = read_all(&file, buffer)?;
         // Closed otherwise, so that a container that has gone holds nothing.
@@ -71,7 +88,7 @@ mod tests {
     fn reads_what_is_there_now_and_lets_go_of_what_is_gone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        let mut file = KernelFile::new(path.clone());
+        let mut file = KernelFile::new(Place { mount: dir.path().into(), dir: "".into(), name: "file" });
         let mut buffer = Vec::new();
         assert!(file.read(&mut buffer, true).is_err());
         for text in ["12\n".to_owned(), "x".repeat(10_000), String::new(), "3\n".to_owned()] {
@@ -85,7 +102,8 @@ mod tests {
 
     #[test]
     fn a_kept_file_of_the_kernels_tells_news() {
-        let mut file = KernelFile::new("/proc/self/stat".into());
+        let mut file =
+            KernelFile::new(Place { mount: Path::new("/proc").into(), dir: "self".into(), name: "stat" });
         let mut buffer = Vec::new();
         let first = file.read(&mut buffer, true).unwrap().to_owned();
         let begun = std::time::Instant::now();

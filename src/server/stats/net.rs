@@ -2,8 +2,9 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
-use super::kernel_file::KernelFile;
+use super::kernel_file::{KernelFile, Place};
 
 /// Bytes since the container started, over all its interfaces but loopback.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,8 +14,8 @@ pub struct Traffic {
 }
 
 /// The file of one process. `proc` is `/proc`.
-pub fn file(proc: &Path, pid: u32) -> KernelFile {
-    KernelFile::new(proc.join(format!("{pid}/net/dev")))
+pub fn file(proc: &Arc<Path>, pid: u32) -> KernelFile {
+    KernelFile::new(Place { mount: proc.clone(), dir: pid.to_string().into(), name: "net/dev" })
 }
 
 /// Reads it through `buffer`, which is kept between calls, as the file is if `keep` says so: the container's network

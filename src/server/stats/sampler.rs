@@ -2,7 +2,7 @@
 //! without a timer of its own while no server runs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -90,7 +90,7 @@ pub struct Sampler {
     wake_rx: Receiver<()>,
     interval: Duration,
     mounts: Mounts,
-    proc: PathBuf,
+    proc: Arc<Path>,
     engine: EngineStats,
     /// In the order of ids, as of this version of the targets.
     known: Vec<Known>,
@@ -130,7 +130,7 @@ impl Stats {
             wake_rx,
             interval,
             mounts: Mounts::find(root),
-            proc: root.join("proc"),
+            proc: root.join("proc").into(),
             engine: EngineStats::new(engine),
             known: Vec::new(),
             version: 0,
