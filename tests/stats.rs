@@ -193,6 +193,8 @@ fn what_the_disk_holds_is_told_and_too_much_of_it_ends_the_server() {
     let large = fill(&agent, "s", 3 << 20);
     link.must("start_server", "s", json!({}));
     let over = link.wait_event("resource_update", |data| data["overLimit"] == true);
+    const SCHED_IDLE: u32 = 5;
+    assert_eq!(agent.scheduling("disk"), SCHED_IDLE, "nobody waits for a walk");
     assert!(over["data"]["disk"]["used"].as_u64() >= Some(3 << 20), "{over}");
     let status = link.must("get_status", "s", json!({}));
     assert_eq!(status["status"], "running", "it has its grace: {status}");

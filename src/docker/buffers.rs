@@ -6,7 +6,7 @@
 use ureq::unversioned::transport::Buffers;
 
 /// Bytes of input that a connection holds at least.
-const LEAST: usize = 1024;
+const LEAST: usize = 512;
 /// ureq wants as many for reading a request's body in.
 const BODY: usize = 10 * 1024;
 
@@ -121,7 +121,7 @@ mod tests {
         let mut buffers = StreamBuffers::new(16 << 10, 4096);
         let much = vec![7; 64 << 10];
         let sizes: Vec<usize> = (0..6).map(|_| read(&mut buffers, &much, usize::MAX)).collect();
-        assert_eq!(sizes, [1024, 2048, 4096, 8192, 16384, 16384]);
+        assert_eq!(sizes, [512, 1024, 2048, 4096, 8192, 16384]);
         read(&mut buffers, b"little", usize::MAX);
         read(&mut buffers, b"little", usize::MAX);
         assert_eq!(buffers.input.capacity(), LEAST);

@@ -15,7 +15,7 @@ use super::lines::{Line, Lines};
 use super::time::unix_seconds;
 
 /// Bytes read at once, at least while little comes: five hundred followers hold five hundred of these.
-const LEAST_READ: usize = 512;
+const LEAST_READ: usize = 256;
 const MOST_READ: usize = 16 * 1024;
 
 /// Which lines are wanted.

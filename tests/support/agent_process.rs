@@ -252,6 +252,18 @@ impl AgentProcess {
         tasks.filter_map(|status| field(&status, "voluntary_ctxt_switches:")).sum()
     }
 
+    /// The scheduling policy of the thread of this name, as sched(7) numbers them.
+    pub fn scheduling(&self, thread: &str) -> u32 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("the Agent runs");
+        let stats = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+        let found = stats.into_iter().find_map(|stat| {
+            let (name, rest) = stat.split_once(") ")?;
+            // Field 41 of proc_pid_stat(5); the rest begins with the third.
+            name.ends_with(&format!("({thread}")).then(|| rest.split(' ').nth(41 - 3)?.parse().ok())?
+        });
+        found.unwrap_or_else(|| panic!("no thread {thread}"))
+    }
+
     fn status(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the Agent runs");
         field(&status, name).unwrap_or_else(|| panic!("the kernel tells no {name}"))

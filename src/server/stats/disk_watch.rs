@@ -1,8 +1,9 @@
 //! The `disk` thread: walks servers' directories one after another in small pieces, remembers what they take, and
 //! tells when one has been over its limit for its whole grace. It sleeps without a timer while nothing is to be walked.
 //!
-//! The kernel is asked for the lowest priority of this thread alone (nice 19), from which the I/O schedulers take the
-//! lowest best-effort class too (ioprio_set(2): (nice + 20) / 5), so that no game and no command waits for a walk.
+//! The kernel is asked to run this thread alone only when nothing else wants to (SCHED_IDLE), from which the I/O
+//! schedulers take the idle class too (`task_nice_ioclass` in linux/ioprio.h), so that no game and no command waits for
+//! a walk.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,6 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, never};
+use thread_priority::ThreadPriority;
+use thread_priority::unix::{
+    NormalThreadSchedulePolicy, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
+};
 
 use super::disk::Walk;
 use crate::protocol::ServerId;
@@ -217,7 +222,8 @@ impl Walker {
     /// limit after its grace, thus again until the run has ended.
     pub fn run(self, stop_rx: &Receiver<()>, over: impl Fn(ServerId, u64)) {
         // Refused only where a sandbox forbids it: then it walks at the usual priority.
-        let _ = rustix::process::setpriority_process(None, 19);
+        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+        let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle);
         let mut warn = true;
         while let Ok(due) = self.wait(stop_rx) {
             for (server, watch, before) in due {
