@@ -10,6 +10,7 @@
 //! | `reads` | what is answered from the loop's own state |
 //! | `console` | what a command asks of a server's output and input |
 //! | `jobs` | archives and mods: who may begin, how far they are |
+//! | `journal` | what waits for the disk, and what an Agent before this one has left |
 //! | `servers` | inputs of the machines, and what comes of them |
 //! | `engine` | what the Engine's events change |
 
@@ -18,11 +19,12 @@ mod console;
 mod engine;
 mod files;
 mod jobs;
+mod journal;
 mod panel;
 mod reads;
 mod servers;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -37,6 +39,7 @@ use super::file_queue::FileQueue;
 use super::file_threads::{FileTask, FileThreads};
 use super::health::Board;
 use super::heartbeat::Heartbeat;
+use super::journal::{Journal, Mark};
 use super::ledger::{Asker, Ledger, Receipt};
 use super::long_jobs::LongJobs;
 use super::metrics::{self, Counters};
@@ -57,7 +60,7 @@ use crate::server::files::Stop;
 use crate::server::lifecycle::{Order, PullProgress};
 use crate::server::stats::{Disks, Stats, Target, Watch};
 use crate::server::{
-    Consoles, Done, Effect, Facts, Input, Inputs, Job, JobResult, Machine, Record, Request, Ticket,
+    Begun, Consoles, Done, Effect, Facts, Input, Inputs, Job, JobResult, Machine, Record, Request, Ticket,
 };
 
 /// Commands that may wait behind the one in work, for one server and for all.
@@ -98,6 +101,11 @@ pub struct Core {
     pub(super) waiting: HashMap<Ticket, Waiting>,
     pub(super) next_ticket: u64,
     pub(super) ledger: Ledger,
+    pub(super) journal: Journal,
+    /// What waits for the journal, in its order.
+    pub(super) held: VecDeque<Held>,
+    /// What an Agent before this one had begun, until the Engine has told what there is.
+    pub(super) unsettled: Vec<(Ticket, Begun)>,
     pub(super) jobs_in_flight: usize,
     /// Commands that wait for lines.
     pub(super) questions: usize,
@@ -124,6 +132,8 @@ pub struct Server {
     closer: Closer,
     /// Takes the job in flight back while it waits for a worker.
     claim: Claim,
+    /// What the next job has to wait for on disk.
+    mark: Option<Mark>,
     /// The job in flight stores the server's record on its way.
     stores: bool,
     /// The command that the job in flight serves, for progress and log lines.
@@ -146,6 +156,8 @@ impl Origin {
     }
 }
 
+pub use self::journal::Held;
+
 /// A command that waits for its outcome.
 pub struct Waiting {
     origin: Origin,
@@ -166,6 +178,7 @@ impl Server {
             watched: None,
             closer,
             claim,
+            mark: None,
             stores: false,
             serves: None,
             held: None,
@@ -250,6 +263,7 @@ impl Core {
             }
             Event::Progress { server, progress } => self.pulled(&server, &progress),
             Event::Gaps => self.tell_gaps(),
+            Event::Journaled => self.journaled(),
             Event::Answered { ticket, outcome } => {
                 self.answered(ticket, *outcome);
                 self.file_ended(ticket);
@@ -297,11 +311,13 @@ impl Core {
         tally.link_up = self.link.is_up();
         (tally.servers, tally.servers_running) = (count.total, count.running);
         (tally.commands_waiting, tally.jobs_running) = (self.waiting.len(), self.jobs_in_flight);
+        tally.journal = self.journal.figures();
         drop(tally);
         self.board.publish(
             self.link.is_up(),
             self.link.trouble(),
             self.engine.known_version(),
+            self.journal.trouble(),
             &self.sample,
             count,
         );
@@ -325,6 +341,7 @@ impl Core {
             let Some(server) = self.waiting.get(&ticket).map(|w| w.server.clone()) else { continue };
             self.complete(&server, ticket, Err(interrupted()));
         }
+        self.flush_journal(Instant::now() + FLUSH);
         self.voice.end(FLUSH);
         let until = Instant::now() + FLUSH;
         while self.link.is_connected() {

@@ -62,6 +62,8 @@ pub enum Event {
         ticket: Ticket,
         result: Result<(), Refused>,
     },
+    /// What the loop waits for in the journal is on disk, or whether the disk takes anything has changed.
+    Journaled,
     /// The heartbeat's time has come, with a fresh measurement of the node.
     Beat(Box<Sample>),
     /// A long-lived thread ended. Unasked, that is a fault.

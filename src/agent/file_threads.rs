@@ -13,7 +13,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::event::Event;
 use super::file_queue::THREADS;
-use super::workers::answered;
+use super::journal::{Mark, crash};
+use super::workers::{answered, begin};
 use crate::protocol::{FileAction, ServerId, Spec};
 use crate::server::{Lifecycle, Ticket};
 
@@ -31,6 +32,8 @@ pub struct FileTask {
     pub action: Box<FileAction>,
     /// Bytes of a file that one answer carries.
     pub most: u64,
+    /// What it has to wait for on disk.
+    pub mark: Option<Mark>,
 }
 
 type Given = (Ticket, Box<FileTask>);
@@ -112,9 +115,15 @@ impl Worker {
                 }
             };
             let (ticket, task) = given;
-            let FileTask { label, server, spec, action, most } = *task;
+            let FileTask { label, server, spec, action, most, mark } = *task;
             let desk = &self.lifecycle.desk;
-            let event = answered(ticket, &server, || desk.perform(&label, &server, &spec, &action, most));
+            let event = answered(ticket, &server, || {
+                begin(mark.as_ref())?;
+                desk.perform(&label, &server, &spec, &action, most)
+            });
+            if mark.is_some() {
+                crash::here("worked");
+            }
             if self.done_tx.send(event).is_err() {
                 return;
             }

@@ -23,6 +23,7 @@ struct State {
     connected: bool,
     trouble: Option<String>,
     docker: Option<(String, String)>,
+    journal: Option<&'static str>,
     system: System,
     servers: ServerCount,
 }
@@ -41,6 +42,9 @@ struct Health<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     trouble: Option<&'a str>,
     docker: Docker<'a>,
+    /// Why the journal of commands cannot be written; left out while it can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    journal: Option<&'static str>,
     system: System,
     servers: ServerCount,
 }
@@ -88,6 +92,7 @@ impl Board {
         connected: bool,
         trouble: Option<&str>,
         docker: Option<(&str, &str)>,
+        journal: Option<&'static str>,
         sample: &Sample,
         servers: ServerCount,
     ) {
@@ -99,6 +104,7 @@ impl Board {
         if state.docker.as_ref().map(|(version, api)| (version.as_str(), api.as_str())) != docker {
             state.docker = docker.map(|(version, api)| (version.to_owned(), api.to_owned()));
         }
+        state.journal = journal;
         state.system =
             System { cpu: sample.cpu, memory: sample.memory.percentage, disk: sample.disk.percentage };
         state.servers = servers;
@@ -108,9 +114,9 @@ impl Board {
     /// load balancer.
     pub fn health(&self, whole: bool) -> Response {
         let state = self.state().clone();
-        let status = match (state.connected, state.docker.is_some()) {
-            (true, true) => "healthy",
-            (false, false) => "unhealthy",
+        let status = match (state.connected, state.docker.is_some(), state.journal) {
+            (true, true, None) => "healthy",
+            (false, false, _) => "unhealthy",
             _ => "degraded",
         };
         let code = if status == "healthy" { 200 } else { 503 };
@@ -130,6 +136,7 @@ impl Board {
             connected: state.connected,
             trouble: state.trouble.as_deref(),
             docker: Docker { available: state.docker.is_some(), version, api_version },
+            journal: state.journal,
             system: state.system,
             servers: state.servers,
         };

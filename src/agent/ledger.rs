@@ -7,9 +7,10 @@ use std::time::{Duration, Instant, SystemTime};
 use super::caller::Caller;
 use crate::protocol::{CommandKey, Outcome, Reply};
 
-const MAX_COMMANDS: usize = 4096;
-const MAX_BYTES: usize = 4 << 20;
-const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
+/// How much is remembered, in memory and on disk (section 2 of the contract).
+pub const MAX_COMMANDS: usize = 4096;
+pub const MAX_BYTES: usize = 4 << 20;
+pub const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// Who waits for an outcome. `Link` names the connection, by its generation, that the command came on.
 #[derive(Clone, Debug)]
@@ -87,7 +88,7 @@ impl Ledger {
         now: Instant,
         current: u64,
     ) -> Vec<Asker> {
-        let bytes = size_of_outcome(outcome) + 2 * (key.id.len() + 128);
+        let bytes = size_of(key, outcome);
         let entry = Entry::Answered { outcome: outcome.clone(), at, bytes };
         let Some(Entry::Running(askers)) = self.entries.insert(key.clone(), entry) else {
             return Vec::new();
@@ -112,10 +113,39 @@ impl Ledger {
         to_answer
     }
 
+    /// Whether somebody on the link waits for it.
+    pub fn is_asked_on_link(&self, key: &CommandKey) -> bool {
+        let Some(Entry::Running(askers)) = self.entries.get(key) else { return false };
+        askers.iter().any(|asker| matches!(asker, Asker::Link { .. }))
+    }
+
     /// The command was refused before anything was touched for a reason that may pass (such as `BUSY`): it is not
     /// remembered, so that the same message may be tried again.
     pub fn forget(&mut self, key: &CommandKey) {
         self.entries.remove(key);
+    }
+
+    /// A command of the Agent before this one: it is under way. `asker` is who waits for its answer, unless that was a
+    /// caller over HTTP, who is gone.
+    pub fn restore_running(&mut self, key: CommandKey, asker: Option<Asker>) {
+        self.entries.insert(key, Entry::Running(asker.into_iter().collect()));
+    }
+
+    /// The same, answered `age` ago. The oldest come first.
+    pub fn restore_answered(
+        &mut self,
+        key: CommandKey,
+        outcome: Outcome,
+        at: SystemTime,
+        age: Duration,
+        now: Instant,
+    ) {
+        let bytes = size_of(&key, &outcome);
+        self.bytes += bytes;
+        // A machine that has been up for less than that has no such time; its clock runs on from here.
+        self.order.push_back((key.clone(), now.checked_sub(age).unwrap_or(now)));
+        self.entries.insert(key, Entry::Answered { outcome, at, bytes });
+        self.forget_old(now);
     }
 
     fn forget_old(&mut self, now: Instant) {
@@ -133,10 +163,12 @@ impl Ledger {
     }
 }
 
-fn size_of_outcome(outcome: &Outcome) -> usize {
-    match outcome {
+fn size_of(key: &CommandKey, outcome: &Outcome) -> usize {
+    let key = 2 * (key.id.len() + 128);
+    key + match outcome {
         // Names of files are the only thing that a remembered answer may have many of.
         Ok(Reply::Mod(reply)) => 512 + reply.size(),
+        Ok(Reply::Kept(reply)) => 512 + reply.size(),
         Ok(_) => 512,
         Err(fault) => 64 + fault.message.len(),
     }

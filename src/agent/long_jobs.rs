@@ -11,6 +11,8 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::event::Event;
+use super::journal::Mark;
+use super::workers::begin;
 use crate::protocol::{Code, Fault, ServerId};
 use crate::server::abort::Abort;
 use crate::server::{LongJob, Ticket, Workshop};
@@ -30,7 +32,7 @@ pub struct LongJobs {
     workshop: Arc<Workshop>,
     events_tx: Sender<Event>,
     running: Vec<Running>,
-    waiting: VecDeque<(Ticket, LongJob)>,
+    waiting: VecDeque<(Ticket, LongJob, Option<Mark>)>,
 }
 
 struct Running {
@@ -51,7 +53,7 @@ impl LongJobs {
     /// Whether an exclusive job of the server runs or waits.
     pub fn is_taken(&self, server: &ServerId) -> bool {
         self.running.iter().any(|job| job.exclusive && job.server == *server)
-            || self.waiting.iter().any(|(_, job)| job.wants.is_exclusive() && job.server == *server)
+            || self.waiting.iter().any(|(_, job, _)| job.wants.is_exclusive() && job.server == *server)
     }
 
     /// Whether any job of the server runs.
@@ -63,23 +65,23 @@ impl LongJobs {
         self.running.len()
     }
 
-    /// Runs a job, or has it wait its turn. Its outcome comes as [`Event::Answered`].
+    /// Runs a job once `mark` is on disk, or has it wait its turn. Its outcome comes as [`Event::Answered`].
     ///
     /// # Errors
     /// When too many wait already.
-    pub fn push(&mut self, ticket: Ticket, job: LongJob) -> Result<(), Full> {
+    pub fn push(&mut self, ticket: Ticket, job: LongJob, mark: Option<Mark>) -> Result<(), Full> {
         if self.running.len() < MAX_RUNNING {
-            self.run(ticket, job);
+            self.run(ticket, job, mark);
             return Ok(());
         }
         if self.waiting.len() >= MAX_WAITING {
             return Err(Full);
         }
-        self.waiting.push_back((ticket, job));
+        self.waiting.push_back((ticket, job, mark));
         Ok(())
     }
 
-    fn run(&mut self, ticket: Ticket, job: LongJob) {
+    fn run(&mut self, ticket: Ticket, job: LongJob, mark: Option<Mark>) {
         let (ended_tx, ended_rx) = bounded(0);
         let running = Running {
             ticket,
@@ -94,7 +96,10 @@ impl LongJobs {
             let _ended_tx: Sender<Infallible> = ended_tx;
             // Latest wins: a step that finds the loop busy is not worth waiting for.
             let tell = |step| drop(events_tx.try_send(Event::Step { ticket, step }));
-            let outcome = catch_unwind(AssertUnwindSafe(|| workshop.perform(&job, &tell)));
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                begin(mark.as_ref())?;
+                workshop.perform(&job, &tell)
+            }));
             let outcome = outcome.unwrap_or_else(|_| {
                 log::error!("{}: {}: a job panicked; this is a bug", job.label, job.server);
                 Err(Fault::new(Code::Internal, "The Agent could not finish this. Its log says why."))
@@ -117,8 +122,8 @@ impl LongJobs {
     pub fn ended(&mut self, ticket: Ticket) -> Option<ServerId> {
         let at = self.running.iter().position(|job| job.ticket == ticket)?;
         let ended = self.running.swap_remove(at);
-        if let Some((ticket, job)) = self.waiting.pop_front() {
-            self.run(ticket, job);
+        if let Some((ticket, job, mark)) = self.waiting.pop_front() {
+            self.run(ticket, job, mark);
         }
         Some(ended.server)
     }
@@ -126,14 +131,14 @@ impl LongJobs {
     /// Ends the jobs of a server: those that run as soon as they notice, the others at once. Gives their tickets.
     pub fn abort(&mut self, server: &ServerId) -> Vec<Ticket> {
         let (gone, left): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(&mut self.waiting).into_iter().partition(|(_, job)| job.server == *server);
+            std::mem::take(&mut self.waiting).into_iter().partition(|(_, job, _)| job.server == *server);
         self.waiting = left;
         let running = self.running.iter().filter(|job| job.server == *server);
         let asked = running.map(|job| {
             job.abort.ask();
             job.ticket
         });
-        asked.chain(gone.into_iter().map(|(ticket, _)| ticket)).collect()
+        asked.chain(gone.into_iter().map(|(ticket, ..)| ticket)).collect()
     }
 
     /// The Agent ends: no job begins any more, and those that run end as soon as they notice.

@@ -10,6 +10,7 @@ use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::journal::Figures;
 use super::voice::AgentOutbox;
 use crate::gate::Response;
 use crate::protocol::{Code, ServerId};
@@ -38,6 +39,7 @@ pub struct Tally {
     pub setbacks: BTreeMap<&'static str, u64>,
     pub commands_waiting: usize,
     pub jobs_running: usize,
+    pub journal: Figures,
     pub servers: usize,
     pub servers_running: usize,
     /// By kind.
@@ -173,6 +175,11 @@ impl Metrics {
         let help = "Commands that wait for their outcome.";
         page.one("longshore_commands_waiting", "gauge", help, tally.commands_waiting);
         page.one("longshore_jobs_running", "gauge", "Jobs in the workers' hands.", tally.jobs_running);
+        let help =
+            "Writes of the journal of commands that were made durable, each for all that had gathered.";
+        page.one("longshore_journal_commits_total", "counter", help, tally.journal.commits);
+        let help = "Bytes of the journal on disk.";
+        page.one("longshore_journal_bytes", "gauge", help, tally.journal.bytes);
         page.one("longshore_servers", "gauge", "Servers on this node.", tally.servers);
         page.one("longshore_servers_running", "gauge", "Servers that run.", tally.servers_running);
         page.family(

@@ -19,6 +19,7 @@
 //! | `file-N` | their queue, the disk; there are some while there is work | 20 s without work, or the queue's sender is dropped |
 //! | `job-N` | one archive or mod: files, or a server on the Internet | the job is done or ended |
 //! | `sweep` | the disk, once at the start | what a killed Agent's jobs have left is removed |
+//! | `journal` | its wake-up, the disk | it is asked to end, and everything is written |
 //! | `stats` | the heartbeat's timer, and its own while a server runs | its stop channel is dropped |
 //! | `disk` | its timer, or nothing while no directory is to be walked | its stop channel is dropped |
 //! | `docker-events` | the Engine's event stream | [`engine::Engine::stop`] |
@@ -36,6 +37,8 @@ pub mod core;
 
 pub mod caller;
 pub mod ledger;
+
+pub mod journal;
 
 pub mod voice;
 
@@ -87,7 +90,7 @@ pub mod doctor;
 pub mod crew;
 pub mod logging;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::fs;
 use std::net::TcpListener;
@@ -161,12 +164,14 @@ pub fn run(config: Config) -> Result<(), Failed> {
     let records =
         Records::open(config.data_dir.join("state")).map_err(|e| Failed::new("DATA_DIR/state", e))?;
     let client = client(&config)?;
+    let (events_tx, events_rx) = bounded(EVENTS);
+    let (journal, scribe, left) = journal::Journal::open(&config.data_dir.join("journal"), events_tx.clone())
+        .map_err(|e| Failed::new("DATA_DIR/journal", e))?;
     let boot_id = boot_id().map_err(|e| Failed::new("random numbers", e))?;
     let listener = TcpListener::bind(config.health_addr)
         .map_err(|e| Failed::new(&format!("HEALTH_ADDR {}", config.health_addr), e))?;
 
     let (urgent_tx, urgent_rx) = bounded(URGENT);
-    let (events_tx, events_rx) = bounded(EVENTS);
     // One message in the reader's hand, one here, one in the loop's: the rest of a flood waits in the kernel.
     let (panel_tx, panel_rx) = bounded(1);
     let mut crew = crew::Crew::new(urgent_tx.clone());
@@ -251,6 +256,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
     });
     let spawn = |e| Failed::new("starting a thread", e);
     let signals = signals::start(urgent_tx, &mut crew).map_err(spawn)?;
+    crew.spawn("journal", 128 << 10, move || scribe.run()).map_err(spawn)?;
     let workers =
         workers::Workers::start(config.workers, lifecycle.clone(), &events_tx, &mut crew).map_err(spawn)?;
     let mut sampler = system::Sampler::new(&config.data_dir);
@@ -299,7 +305,14 @@ pub fn run(config: Config) -> Result<(), Failed> {
             events_tx.clone(),
             Instant::now() + FIRST_LOOK,
         ),
-        voice: voice::Voice::new(config.node_id.clone(), boot_id, config.unasked, outbox, tongues),
+        voice: voice::Voice::new(
+            config.node_id.clone(),
+            boot_id,
+            config.unasked,
+            outbox,
+            journal.clone(),
+            tongues,
+        ),
         workers,
         engine,
         heartbeat,
@@ -318,6 +331,9 @@ pub fn run(config: Config) -> Result<(), Failed> {
         waiting: HashMap::new(),
         next_ticket: 0,
         ledger: ledger::Ledger::default(),
+        journal,
+        held: VecDeque::new(),
+        unsettled: Vec::new(),
         jobs_in_flight: 0,
         questions: 0,
         consoles,
@@ -338,6 +354,8 @@ pub fn run(config: Config) -> Result<(), Failed> {
     {
         log::warn!("READY_FD {descriptor}: the readiness could not be told: {e}");
     }
+    core.recover(&left);
+    drop(left);
     let ended = core.run();
 
     let deadline = Instant::now() + JOIN;
@@ -350,6 +368,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
         inputs,
         file_threads,
         long_jobs,
+        journal,
         events_rx,
         panel_rx,
         ..
@@ -359,6 +378,8 @@ pub fn run(config: Config) -> Result<(), Failed> {
     // Whoever blocks on the loop is woken by its going.
     drop((stop_stats_tx, stop_disk_tx, workers, heartbeat, events_rx, panel_rx));
     let mut late = link.finish(deadline);
+    // After the link: what was delivered last needs to be kept no longer.
+    journal.finish();
     late.extend(gate.shutdown(deadline).err().map(|unfinished| unfinished.0).unwrap_or_default());
     late.extend((!consoles.finish(deadline)).then(|| "con-*".to_owned()));
     late.extend((!inputs.finish(deadline)).then(|| "in-*".to_owned()));

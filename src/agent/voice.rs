@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::config::Unasked;
+use super::journal::Journal;
+use super::journal::record::Said;
 use super::tongues::Tongues;
-use crate::link::{Drops, Entry, Outbox, Refused, Text};
+use crate::link::{Drops, Entry, Outbox, Refused, Stamp, Text};
 use crate::protocol::event::KnownServer;
 use crate::protocol::outcome::{SystemInfo, SystemMetrics};
 use crate::protocol::{
@@ -21,9 +23,11 @@ pub type AgentOutbox = Outbox<CommandKey>;
 /// See the module's description.
 pub struct Voice {
     node: NodeId,
-    boot_id: String,
+    boot_id: Arc<str>,
     unasked: Unasked,
     outbox: Arc<AgentOutbox>,
+    /// Keeps what must not be lost with the process.
+    journal: Journal,
     /// The same choice of dialects, for the streams of the data lane.
     tongues: Tongues,
     /// Number of the last control event.
@@ -46,10 +50,25 @@ impl Voice {
         boot_id: String,
         unasked: Unasked,
         outbox: Arc<AgentOutbox>,
+        journal: Journal,
         tongues: Tongues,
     ) -> Voice {
-        let heard = Heard::default();
-        let voice = Voice { node, boot_id, unasked, outbox, tongues, seq: 0, heard, unified_complete: false };
+        let (heard, boot_id) = (Heard::default(), boot_id.into());
+        let voice = Voice {
+            node,
+            boot_id,
+            unasked,
+            outbox,
+            journal,
+            tongues,
+            seq: 0,
+            heard,
+            unified_complete: false,
+        };
+        voice.outbox.on_gone({
+            let journal = voice.journal.clone();
+            move |numbers| journal.forget(numbers)
+        });
         voice.share_tongues();
         voice
     }
@@ -94,7 +113,7 @@ impl Voice {
         self.tell_drops(begin.dropped);
         self.emit(&Event::AgentConnected {
             version: crate::version::VERSION.into(),
-            boot_id: self.boot_id.clone(),
+            boot_id: self.boot_id.to_string(),
             capabilities: protocol::capabilities(),
             servers: servers.clone(),
         });
@@ -152,22 +171,38 @@ impl Voice {
         }
     }
 
-    /// Answers a command of the link. `at` is when its outcome was known, so that a repeated answer is the same text.
+    /// Says again what an Agent before this one has said and the Panel may not have heard.
+    pub fn restore(&mut self, event: Said) {
+        let Said { number, boot, seq, server, text, .. } = event;
+        let (stamp, topic) = (Some(Stamp { boot: boot.into(), seq }), server.map(Into::into));
+        let entry = Entry { number: Some(number), stamp, topic, ..Entry::kept(text).droppable() };
+        self.push(entry);
+    }
+
+    /// Messages that were lost before they came here; the Panel is told how many.
+    pub fn lose(&self, drops: Drops) {
+        self.outbox.lose(drops);
+    }
+
+    /// Answers a command of the link. `at` is when its outcome was known, so that a repeated answer is the same text;
+    /// `number` what the journal calls the answer.
     pub fn answer(
         &mut self,
         envelope: &Envelope,
         key: Option<CommandKey>,
         outcome: &Outcome,
         at: SystemTime,
+        number: Option<u64>,
     ) {
         let Some(text) = protocol::encode_outcome(envelope, outcome, at) else { return };
         let content = matches!(outcome, Ok(Reply::File(reply)) if reply.content.is_some());
         let pushed = match content {
             true => self.outbox.push_bulk(text, key),
-            false => self.outbox.push(Entry { tag: key, ..Entry::kept(text) }),
+            false => self.outbox.push(Entry { tag: key, number, ..Entry::kept(text) }),
         };
         let fault = match pushed {
             Err(Refused::TooLong { bytes }) => {
+                self.journal.forget(number.into_iter().collect());
                 log::error!("an answer of {bytes} bytes is over what one message may hold");
                 Fault::new(Code::TooLarge, "The answer is larger than one message may be.")
             }
@@ -211,7 +246,16 @@ impl Voice {
         let now = unified.iter().filter(|_| self.speaks_unified()).chain(&legacy).cloned().collect();
         // The legacy dialect has no word for some events.
         let Some(kept) = unified.or(legacy) else { return };
-        self.push(Entry { now, kept: Some(kept), droppable: true, tag: None });
+        let stamp = Some(Stamp { boot: self.boot_id.clone(), seq: self.seq });
+        let topic = match event {
+            Event::ServerStatusChanged(change) => Some(change.server_id.as_str()),
+            _ => None,
+        };
+        // What else there is tells of this process or of work that ends with it.
+        let number = matches!(event, Event::ServerStatusChanged(_) | Event::StreamGap { .. })
+            .then(|| self.journal.said(&self.boot_id, self.seq, topic, &kept));
+        let topic = topic.map(Into::into);
+        self.push(Entry { now, kept: Some(kept), droppable: true, tag: None, number, stamp, topic });
     }
 
     /// The heartbeat, a ping with it, and word of what had to be dropped since the last.
@@ -245,6 +289,11 @@ impl Voice {
     pub fn end(&mut self, flush: Duration) {
         self.emit(&Event::AgentStopping);
         self.outbox.close(1001, "agent stopping", flush);
+    }
+
+    /// The Panel has taken in the events up to this one.
+    pub fn acknowledged(&self, generation: u64, boot_id: &str, seq: u64) {
+        self.outbox.acknowledged(generation, boot_id, seq);
     }
 
     fn push(&self, entry: Entry<CommandKey>) {

@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 
 use super::crew::Crew;
 use super::event::Event;
+use super::journal::{Mark, crash};
 use crate::docker::ContainerId;
 use crate::link::Pulse;
 use crate::protocol::{Code, Fault, Outcome, ServerId};
@@ -33,11 +34,12 @@ pub struct Refused;
 /// What a worker is given.
 #[derive(Clone, Debug)]
 pub enum Task {
-    Job(Order, Claim),
+    /// With what it has to wait for on disk.
+    Job(Order, Claim, Option<Mark>),
     /// Lines of a server's output that are not in memory.
     History(Ticket, Question),
     /// SIGINT for a container.
-    Interrupt(Ticket, ServerId, ContainerId),
+    Interrupt(Ticket, ServerId, ContainerId, Option<Mark>),
 }
 
 /// Lines that are asked for at once: each holds a slow worker for a while.
@@ -105,16 +107,16 @@ impl Workers {
     /// # Errors
     /// Gives it back when the queue is full. The limit on servers leaves room for a job of each, but orders that were
     /// taken back keep their places until a worker comes by.
-    pub fn submit(&self, order: Order) -> Result<Claim, Box<Order>> {
+    pub fn submit(&self, order: Order, mark: Option<Mark>) -> Result<Claim, Box<Order>> {
         let lane = match &order.job {
             Job::Pull | Job::Remove { data: true } => &self.slow_tx,
             Job::Create { .. } | Job::Start | Job::Remove { data: false } => &self.short_tx,
             _ => &self.quick_tx,
         };
         let claim = Claim::default();
-        let sent = lane.try_send(Box::new(Task::Job(order, claim.clone())));
+        let sent = lane.try_send(Box::new(Task::Job(order, claim.clone(), mark)));
         match sent.map_err(|refused| *refused.into_inner()) {
-            Err(Task::Job(order, _)) => Err(Box::new(order)),
+            Err(Task::Job(order, ..)) => Err(Box::new(order)),
             _ => Ok(claim),
         }
     }
@@ -155,14 +157,15 @@ fn work(queues: &Queues, lifecycle: &Lifecycle, done_tx: &Sender<Event>, pulse: 
     while let Some(task) = queues.next() {
         pulse.beat();
         let event = match *task {
-            Task::Job(_, claim) if !claim.take() => None,
-            Task::Job(order, _) => job(&order, lifecycle, done_tx, pulse),
+            Task::Job(_, claim, _) if !claim.take() => None,
+            Task::Job(order, _, mark) => job(&order, mark.as_ref(), lifecycle, done_tx, pulse),
             Task::History(ticket, question) => {
                 Some(answered(ticket, &question.server, || lifecycle.consoles.answer(&question)))
             }
-            Task::Interrupt(ticket, server, container) => {
-                Some(answered(ticket, &server, || lifecycle.interrupt(&server, &container)))
-            }
+            Task::Interrupt(ticket, server, container, mark) => Some(answered(ticket, &server, || {
+                begin(mark.as_ref())?;
+                lifecycle.interrupt(&server, &container)
+            })),
         };
         if event.is_some_and(|event| done_tx.send(event).is_err()) {
             return;
@@ -172,8 +175,18 @@ fn work(queues: &Queues, lifecycle: &Lifecycle, done_tx: &Sender<Event>, pulse: 
 }
 
 /// Does a job; `None` when its result comes from another thread.
-fn job(order: &Order, lifecycle: &Lifecycle, done_tx: &Sender<Event>, pulse: &Pulse) -> Option<Event> {
+fn job(
+    order: &Order,
+    mark: Option<&Mark>,
+    lifecycle: &Lifecycle,
+    done_tx: &Sender<Event>,
+    pulse: &Pulse,
+) -> Option<Event> {
     let server = &order.server;
+    if let Err(fault) = begin(mark) {
+        let result = JobResult::Failed { fault, facts: order.container.clone() };
+        return Some(Event::JobDone { server: server.clone(), result });
+    }
     let tell = |progress| {
         pulse.beat();
         // Latest wins: a progress that finds the loop busy is not worth waiting for.
@@ -184,7 +197,18 @@ fn job(order: &Order, lifecycle: &Lifecycle, done_tx: &Sender<Event>, pulse: &Pu
         log::error!("{}: {server}: a job panicked; this is a bug", order.label);
         Some(JobResult::Failed { fault: unfinished(), facts: None })
     });
+    if mark.is_some() {
+        crash::here("worked");
+    }
     result.map(|result| Event::JobDone { server: server.clone(), result })
+}
+
+/// Waits until it is on disk that a command's work begins.
+pub(super) fn begin(mark: Option<&Mark>) -> Result<(), Fault> {
+    let Some(mark) = mark else { return Ok(()) };
+    mark.wait()?;
+    crash::here("begun");
+    Ok(())
 }
 
 /// Does what a command asks; how it went, also when it panics.

@@ -42,7 +42,7 @@ pub use backoff::{Backoff, Setback};
 pub use connection::{Connection, Limits};
 pub use dial::{DialError, Dialer};
 pub use duplex::{Cause, Duplex, Ended, Half, Inbound, Names};
-pub use outbox::{Drops, Entry, Outbox, Refused, Source};
+pub use outbox::{Drops, Entry, Outbox, Refused, Source, Stamp};
 pub use pulse::Pulse;
 pub use secret::Secret;
 /// The text of one message: UTF-8 whose copies share their storage. Made from a `String` without copying.

@@ -11,7 +11,7 @@
 //! when a connection ends is written again on the next one: never twice on one connection, never lost.
 
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -19,7 +19,9 @@ use tungstenite::Bytes;
 use tungstenite::protocol::CloseFrame;
 
 use super::Text;
-pub use entry::{Begin, Bounds, Drops, ENTRY_COST, Entry, MAX_MESSAGE, NoSource, Refused, Source, Tag};
+pub use entry::{
+    Begin, Bounds, Drops, ENTRY_COST, Entry, MAX_MESSAGE, NoSource, Refused, Source, Stamp, Tag,
+};
 use lanes::{Lane, Slot};
 
 mod entry;
@@ -57,7 +59,10 @@ pub struct Outbox<T> {
     state: Mutex<State<T>>,
     source: Mutex<Box<dyn Source>>,
     bounds: Bounds,
+    on_gone: OnceLock<OnGone>,
 }
+
+type OnGone = Box<dyn Fn(Vec<u64>) + Send + Sync>;
 
 struct State<T> {
     control: Lane<T>,
@@ -90,6 +95,8 @@ struct Live {
     /// The answer to the newest ping of the peer: RFC 6455 section 5.5.3 allows to skip older ones.
     pong: Option<Bytes>,
     closing: Closing,
+    /// The peer acknowledges events by their names.
+    acknowledges: bool,
 }
 
 enum Closing {
@@ -117,7 +124,27 @@ impl<T: Tag> Outbox<T> {
             told: Drops::default(),
             rtt: None,
         };
-        Outbox { state: Mutex::new(state), source: Mutex::new(Box::new(source)), bounds }
+        Outbox {
+            state: Mutex::new(state),
+            source: Mutex::new(Box::new(source)),
+            bounds,
+            on_gone: OnceLock::new(),
+        }
+    }
+
+    /// Has the numbers of entries told that are delivered or dropped, on the thread where that shows, without a lock held. It
+    /// can be set once.
+    pub fn on_gone(&self, tell: impl Fn(Vec<u64>) + Send + Sync + 'static) {
+        let _ = self.on_gone.set(Box::new(tell));
+    }
+
+    /// Lets go of the state, then tells what has left it.
+    fn tell_gone(&self, mut state: MutexGuard<'_, State<T>>) {
+        let gone = mem::take(&mut state.control.gone);
+        drop(state);
+        if let Some(tell) = self.on_gone.get().filter(|_| !gone.is_empty()) {
+            tell(gone);
+        }
     }
 
     /// Queues a control entry; never blocks. With no connection its `now` texts are left out, and an entry
@@ -133,9 +160,10 @@ impl<T: Tag> Outbox<T> {
             return Ok(());
         }
         state.control.push(slot);
-        let state = &mut *state;
-        let fits = state.control.shrink(self.bounds, &mut state.dropped);
+        let inner = &mut *state;
+        let fits = inner.control.shrink(self.bounds, &mut inner.dropped);
         state.wake();
+        self.tell_gone(state);
         if fits { Ok(()) } else { Err(Refused::Full) }
     }
 
@@ -193,10 +221,12 @@ impl<T: Tag> Outbox<T> {
             unpinged_data: 0,
             pong: None,
             closing: Closing::No,
+            acknowledges: false,
         });
         state.wake();
         let dropped = mem::take(&mut state.lost);
         state.told += dropped;
+        self.tell_gone(state);
         Begin { resent, dropped }
     }
 
@@ -221,6 +251,11 @@ impl<T: Tag> Outbox<T> {
         }
     }
 
+    /// What was lost elsewhere on its way here, to be told like what is lost here.
+    pub fn lose(&self, drops: Drops) {
+        self.lock().dropped += drops;
+    }
+
     /// What the control lane had to let go since the last call.
     pub fn take_dropped(&self) -> Drops {
         let mut state = self.lock();
@@ -241,11 +276,6 @@ impl<T: Tag> Outbox<T> {
     /// The round trip of the last ping that was answered.
     pub fn rtt(&self) -> Option<Duration> {
         self.lock().rtt
-    }
-
-    /// What would be written on a next connection, in order: for keeping it over a restart.
-    pub fn undelivered(&self) -> Vec<(Text, Option<T>)> {
-        self.lock().control.undelivered()
     }
 
     /// The number and the bytes of the control entries that are not delivered.
@@ -294,16 +324,26 @@ impl<T: Tag> Outbox<T> {
             let Some(at) = live.pings.iter().position(|&(n, _)| n == number) else { return };
             let sent = live.pings[at].1;
             live.pings.drain(..=at);
-            let more_data = live.unpinged_data >= DELIVERY_STEP;
+            let (more_data, acknowledges) = (live.unpinged_data >= DELIVERY_STEP, live.acknowledges);
             state.rtt = Some(sent.elapsed());
-            state.control.delivered(number);
-            state.bulk.delivered(number);
+            state.control.delivered(number, acknowledges);
+            state.bulk.delivered(number, false);
             // What was written meanwhile may want a ping of its own now.
             if more_data || state.last_written() > number {
                 state.wake();
             }
+            self.tell_gone(state);
         }
         self.source().ponged(number);
+    }
+
+    /// The peer says that it has taken in an event. From then on pongs of this connection say it of no event any more.
+    pub fn acknowledged(&self, generation: u64, boot: &str, seq: u64) {
+        let mut state = self.lock();
+        let Some(live) = state.live(generation) else { return };
+        live.acknowledges = true;
+        state.control.acknowledged(boot, seq);
+        self.tell_gone(state);
     }
 
     /// Has a pong written, in place of one that was not written yet.

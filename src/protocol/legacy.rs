@@ -185,7 +185,8 @@ pub(super) fn encode_outcome(
             | Reply::Pong
             | Reply::Console(_)
             | Reply::Archive(_)
-            | Reply::Mod(_),
+            | Reply::Mod(_)
+            | Reply::Kept(_),
         ) => None,
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};
 
-use super::{ArchiveReply, ConsoleReply, Fault, FileReply, ModReply, ServerId, Status};
+use super::{ArchiveReply, ConsoleReply, Fault, FileReply, KeptReply, ModReply, ServerId, Status};
 
 pub type Outcome = Result<Reply, Fault>;
 
@@ -24,6 +24,8 @@ pub enum Reply {
     File(Box<FileReply>),
     Archive(ArchiveReply),
     Mod(Box<ModReply>),
+    /// One that was read back from disk.
+    Kept(Box<KeptReply>),
 }
 
 /// The outcome of an action on one server. Fields that the action does not promise are `None`.

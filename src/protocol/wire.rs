@@ -5,6 +5,7 @@ use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use super::archive::ArchiveReply;
 use super::console::{ConsoleReply, nanoseconds};
@@ -96,6 +97,7 @@ pub(super) fn message(reply: &Reply) -> Option<&str> {
         Reply::File(reply) => Some(&reply.message),
         Reply::Archive(reply) => Some(reply.message()),
         Reply::Mod(reply) => reply.message(),
+        Reply::Kept(reply) => reply.message.as_deref(),
         _ => None,
     }
 }
@@ -123,6 +125,7 @@ pub(super) enum Data<'a> {
     Console(ConsoleData<'a>),
     Archive(&'a ArchiveReply),
     Mod(ModData<'a>),
+    Kept(Option<&'a RawValue>),
     File(&'a FileReply),
     Files {
         path: Option<&'a str>,
@@ -152,6 +155,7 @@ impl<'a> Data<'a> {
             Reply::Console(reply) => return ConsoleData::fitted(reply, |data| encode(Data::Console(data))),
             Reply::Archive(reply) => Data::Archive(reply),
             Reply::Mod(reply) => return ModData::fitted(reply, |data| encode(Data::Mod(data))),
+            Reply::Kept(reply) => Data::Kept(reply.data()),
             Reply::File(reply) => match &reply.files {
                 None => Data::File(reply),
                 Some(files) => {

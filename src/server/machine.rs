@@ -12,6 +12,7 @@
 //! | `inputs` | what goes in and comes out |
 //! | `requests` | what is asked |
 //! | `stopping` | a stop, from the first word to SIGKILL |
+//! | `settling` | what an Agent before this one has left |
 //! | `readiness` | from a container that runs to a server that is up |
 //! | `jobs` | what the workers report |
 //! | `truth` | what Docker says |
@@ -20,6 +21,7 @@ mod inputs;
 mod jobs;
 mod readiness;
 mod requests;
+mod settling;
 mod stopping;
 mod truth;
 
@@ -30,7 +32,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use inputs::{Change, Desired, Done, Effect, Input, Job, JobResult, Request, Ticket};
+pub use inputs::{Begun, Change, Desired, Done, Effect, Input, Job, JobResult, Request, Ticket};
 
 use self::readiness::Readying;
 use super::facts::{Died, Facts};
@@ -131,6 +133,10 @@ pub struct Machine {
     /// Desired state, suspension or spec changed since they were last saved.
     dirty: bool,
     queue: VecDeque<(Ticket, Request)>,
+    /// Commands of an Agent before this one, judged once the server is at rest and before anything else is begun.
+    unsettled: Vec<(Ticket, Begun)>,
+    /// Whether the last stop ended with SIGKILL.
+    killed: bool,
     crashes: CrashLog,
     /// When a crashed server is started again.
     retry_at: Option<Instant>,
@@ -156,6 +162,7 @@ impl Machine {
         let mut machine = Machine::new(spec, Desired::Stopped, false);
         machine.known = true;
         machine.phase = Phase::Creating { ticket, keep_data, pulled: false, superseded: false };
+        machine.effects.push(Effect::Begin(ticket));
         machine.run(Job::Create { keep_data });
         let effects = std::mem::take(&mut machine.effects);
         (machine, effects)
@@ -188,6 +195,8 @@ impl Machine {
             suspended,
             dirty: false,
             queue: VecDeque::new(),
+            unsettled: Vec::new(),
+            killed: false,
             crashes: CrashLog::default(),
             retry_at: None,
             oom: false,
@@ -299,6 +308,7 @@ impl Machine {
         let before = self.status();
         match input {
             Input::Request(ticket, request) => self.request(ticket, request, now),
+            Input::Settle(ticket, begun) => self.unsettled.push((ticket, begun)),
             Input::Done(result) => self.job_done(result, now),
             Input::Died(died) => self.died(died, now),
             Input::Signalled { signal } => {

@@ -42,6 +42,6 @@ pub use console::{Consoles, Inputs};
 pub use facts::{Died, Facts};
 pub use files::Files;
 pub use lifecycle::Lifecycle;
-pub use machine::{Change, Desired, Done, Effect, Input, Job, JobResult, Machine, Request, Ticket};
+pub use machine::{Begun, Change, Desired, Done, Effect, Input, Job, JobResult, Machine, Request, Ticket};
 pub use record::{Record, Records};
 pub use workshop::{LongJob, Wants, Workshop};

@@ -152,6 +152,29 @@ impl AgentProcess {
         assert_eq!(self.wait(SOON).signal(), Some(9));
     }
 
+    /// Waits for it to be killed by itself, at a step that `LONGSHORE_CRASH` names.
+    pub fn wait_killed(&mut self) {
+        assert_eq!(self.wait(SOON).signal(), Some(9));
+    }
+
+    /// Waits until the journal holds this text; a killed Agent's journal holds what was written, on disk or not.
+    pub fn wait_journal(&self, text: &str) {
+        let (path, begun) = (self.data_dir.join("journal/commands"), Instant::now());
+        let holds = |bytes: Vec<u8>| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+        while !fs::read(&path).is_ok_and(holds) {
+            assert!(begun.elapsed() < SOON, "the journal of {} never held {text:?}", self.node_id);
+            thread::yield_now();
+        }
+    }
+
+    /// One figure of `/metrics`.
+    pub fn metric(&self, name: &str) -> f64 {
+        let answer = exchange(self.health_address(), "GET", "/metrics", &[], None, SOON);
+        let page = String::from_utf8(answer.expect("the Agent runs").body).expect("it is a text");
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.unwrap_or_else(|| panic!("{name} is not in /metrics"))
+    }
+
     /// Waits for its end, which the end of its output tells; panics when it does not come.
     pub fn wait(&mut self, within: Duration) -> ExitStatus {
         let ended = self.log.wait(within, |lines| lines.iter().any(|line| line == END).then_some(()));

@@ -23,6 +23,7 @@ mod network;
 pub mod output;
 mod registry;
 mod shape;
+mod witness;
 
 pub use agent_process::{AgentProcess, static_agent};
 pub use browser::{Browser, Theme, alone, pictures};
@@ -34,6 +35,7 @@ pub use http::{Answer, exchange, get, request};
 pub use network::Network;
 pub use registry::{Image, Registry};
 pub use shape::assert_shape;
+pub use witness::Witness;
 
 /// How long a test waits for what should happen at once: generous, since two cores may run several tests.
 pub const SOON: Duration = Duration::from_secs(15);

@@ -2,6 +2,7 @@
 //! Each accepted command is answered exactly once, by [`Core::complete`] or [`Core::answered`].
 
 use super::*;
+use crate::agent::journal::crash;
 use crate::server::Wants;
 
 impl Core {
@@ -40,6 +41,9 @@ impl Core {
                 Receipt::Answered(outcome, at) => {
                     return self.answer(&origin, Some(key.clone()), outcome, at);
                 }
+            }
+            if let Err(fault) = self.admit_to_journal(action.name()) {
+                return self.refuse(&origin, Some(key.clone()), action.name(), fault);
             }
         }
         let action_name = action.name();
@@ -81,11 +85,7 @@ impl Core {
         if let Some(fault) = fault {
             return self.refuse(&origin, key, action_name, fault);
         }
-        let ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
-        let since = Instant::now();
-        let waiting = Waiting { origin, key, action: action_name, server: server.clone(), since };
-        self.waiting.insert(ticket, waiting);
+        let ticket = self.admit_waiting(origin, key, action_name, &server);
         match action {
             ServerAction::Create(create) => {
                 let (machine, effects) = Machine::create(Arc::new(create.spec), ticket, create.keep_data);
@@ -121,12 +121,11 @@ impl Core {
     ) {
         match &origin.caller {
             Some(caller) => caller.answer(outcome, at),
-            None => self.voice.answer(&origin.envelope, key, &outcome, at),
+            None => self.voice.answer(&origin.envelope, key, &outcome, at, None),
         }
     }
 
-    /// Refuses a command before anything was touched. `BUSY` passes, so it is not remembered: the same message may
-    /// be tried again.
+    /// Refuses a command before anything was touched. What passes is not remembered: the same message may be tried again.
     pub(super) fn refuse(
         &mut self,
         origin: &Origin,
@@ -136,17 +135,15 @@ impl Core {
     ) {
         log::info!("{}: refused: {fault}", origin.label());
         self.counters.command(action, Some(fault.code), Duration::ZERO);
+        let passes = matches!(fault.code, Code::Busy | Code::InsufficientResources);
         let (at, outcome) = (SystemTime::now(), Err(fault));
-        match &key {
-            Some(key) if matches!(&outcome, Err(fault) if fault.code == Code::Busy) => {
-                self.ledger.forget(key)
+        match key {
+            Some(key) if !passes => self.conclude(key, outcome, at),
+            key => {
+                key.iter().for_each(|key| self.ledger.forget(key));
+                self.answer(origin, key, outcome, at);
             }
-            Some(key) => {
-                self.ledger.answered(key, &outcome, at, Instant::now(), self.link.generation());
-            }
-            None => {}
         }
-        self.answer(origin, key, outcome, at);
     }
 
     pub(super) fn admit_waiting(
@@ -158,12 +155,16 @@ impl Core {
     ) -> Ticket {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
+        if let Some(key) = &key {
+            self.journal.received(key, action, server.as_str(), origin.caller.is_none());
+            crash::here("received");
+        }
         let waiting = Waiting { origin, key, action, server: server.clone(), since: Instant::now() };
         self.waiting.insert(ticket, waiting);
         ticket
     }
 
-    /// Answers a command whose outcome is known as it comes in.
+    /// Answers a command whose outcome is known as it comes in. Its effect ends with the Agent, so no journal holds it.
     pub(super) fn answer_now(
         &mut self,
         origin: &Origin,
@@ -216,18 +217,9 @@ impl Core {
 
     /// Answers everybody who waits for a command, each in the dialect that it was asked in.
     fn answer_waiting(&mut self, waiting: Waiting, outcome: Outcome, at: SystemTime) {
-        let Some(key) = waiting.key else {
-            return self.answer(&waiting.origin, None, outcome, at);
-        };
-        for asker in self.ledger.answered(&key, &outcome, at, Instant::now(), self.link.generation()) {
-            match asker {
-                Asker::Http(caller) => caller.answer(outcome.clone(), at),
-                // The only dialect of the link that remembers commands.
-                Asker::Link { .. } => {
-                    let envelope = Envelope::Unified { id: Some(key.id.clone()) };
-                    self.voice.answer(&envelope, Some(key.clone()), &outcome, at);
-                }
-            }
+        match waiting.key {
+            Some(key) => self.conclude(key, outcome, at),
+            None => self.answer(&waiting.origin, None, outcome, at),
         }
     }
 }

@@ -8,7 +8,7 @@ use super::*;
 use crate::agent::workers::{MAX_QUESTIONS, Task};
 use crate::protocol::{ConsoleAction, ConsoleReply, MAX_OUT};
 use crate::server::console::input::not_running;
-use crate::server::console::{Patterns, Question, Receipt, Refused, Run, Target, Wants};
+use crate::server::console::{Patterns, Question, Refused, Run, Target, Wants};
 
 /// Largest log that is downloaded over HTTP, in bytes.
 const MAX_DOWNLOAD: usize = 16 << 20;
@@ -139,11 +139,8 @@ impl Core {
         if self.waiting.len() >= MAX_WAITING {
             return self.refuse(&origin, key, name, busy());
         }
-        // How it went comes as an event, thus after it is known who waits for it.
-        match self.inputs.send(&target, text.into_bytes(), Receipt::Command(Ticket(self.next_ticket))) {
-            Ok(()) => drop(self.admit_waiting(origin, key, name, id)),
-            Err(refused) => self.refuse(&origin, key, name, refused.fault()),
-        }
+        let ticket = self.admit_waiting(origin, key, name, id);
+        self.hold_input(ticket, target, text.into_bytes());
     }
 
     fn interrupt(
@@ -156,7 +153,8 @@ impl Core {
     ) {
         let Some(target) = running else { return self.refuse(&origin, key, name, not_running()) };
         let ticket = self.admit_waiting(origin, key, name, &id);
-        if self.workers.ask(Task::Interrupt(ticket, id, target.container)).is_err() {
+        let mark = self.mark(ticket);
+        if self.workers.ask(Task::Interrupt(ticket, id, target.container, mark)).is_err() {
             self.answered(ticket, Err(busy()));
         }
     }

@@ -27,6 +27,7 @@ impl Core {
                 );
                 self.engine.found(version, api_version);
                 self.reconcile(containers);
+                self.settle_unknown();
             }
             EngineEvent::Container { server, input } => self.step(&server, input),
         }

@@ -36,7 +36,8 @@ impl Core {
         };
         let nature = Nature { changes: !action.is_read(), long: action.is_long(), bytes };
         let spec = server.machine.spec().clone();
-        let task = FileTask { label: origin.label().to_owned(), server: id.clone(), spec, action, most };
+        let (label, mark) = (origin.label().to_owned(), None);
+        let task = FileTask { label, server: id.clone(), spec, action, most, mark };
         let ticket = self.admit_waiting(origin, key, name, &id);
         self.files.push(ticket, id, nature, Box::new(task));
         self.begin_files();
@@ -44,7 +45,8 @@ impl Core {
 
     /// Gives to the threads what may begin.
     fn begin_files(&mut self) {
-        while let Some((ticket, task)) = self.files.begin() {
+        while let Some((ticket, mut task)) = self.files.begin() {
+            task.mark = self.mark(ticket);
             // Without a thread it waits for the next one.
             if let Err(error) = self.file_threads.give(ticket, task, self.files.running()) {
                 log::error!("no thread for files: {error}");

@@ -37,7 +37,8 @@ impl Core {
         let (label, number) = (origin.label().to_owned(), self.next_ticket);
         let job = LongJob { server: id.clone(), spec, wants, number, abort: Abort::default(), label };
         let ticket = self.admit_waiting(origin, key, name, &id);
-        match self.long_jobs.push(ticket, job) {
+        let mark = self.mark(ticket);
+        match self.long_jobs.push(ticket, job, mark) {
             Ok(()) => self.publish(),
             Err(_) => self.answered(ticket, Err(busy())),
         }

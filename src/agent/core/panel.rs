@@ -42,7 +42,7 @@ impl Core {
             Err(Rejected { envelope, fault }) => {
                 log::info!("{}: refused: {fault}", label(&envelope));
                 self.counters.command("none", Some(fault.code), Duration::ZERO);
-                self.voice.answer(&envelope, None, &Err(fault), SystemTime::now());
+                self.voice.answer(&envelope, None, &Err(fault), SystemTime::now(), None);
             }
         }
     }

@@ -15,6 +15,7 @@ impl Core {
         for effect in effects {
             match effect {
                 Effect::Run(job) => lost = self.submit(id, job).or(lost),
+                Effect::Begin(ticket) => self.begin(id, ticket),
                 Effect::Cancel => lost = self.cancel(id).or(lost),
                 Effect::Answer(ticket, result) => self.complete(id, ticket, result),
                 Effect::Status(change) => {
@@ -132,7 +133,7 @@ impl Core {
             closer: server.closer.clone(),
             label,
         };
-        match self.workers.submit(order) {
+        match self.workers.submit(order, server.mark.take()) {
             Ok(claim) => {
                 self.jobs_in_flight += 1;
                 server.claim = claim;

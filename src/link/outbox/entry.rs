@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::Hash;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::link::Text;
@@ -36,6 +37,19 @@ pub struct Entry<T> {
     /// Given back by [`super::Outbox::begin`] when the entry is written again. Entries with the same tag are the same
     /// message: however often it was written on one connection, it is written again once.
     pub tag: Option<T>,
+    /// Names what is kept of it elsewhere, over restarts; given to [`super::Outbox::on_gone`] when it need not be any more.
+    pub number: Option<u64>,
+    /// What a peer that acknowledges events names it by.
+    pub stamp: Option<Stamp>,
+    /// A later entry of the same topic tells all that this one does of the present.
+    pub topic: Option<Arc<str>>,
+}
+
+/// An event's name: its number within the boot that it was made in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    pub boot: Arc<str>,
+    pub seq: u64,
 }
 
 /// What can name an entry.
@@ -105,16 +119,31 @@ impl Default for Bounds {
     }
 }
 
+impl<T> Default for Entry<T> {
+    /// Says nothing.
+    fn default() -> Entry<T> {
+        Entry {
+            now: Vec::new(),
+            kept: None,
+            droppable: false,
+            tag: None,
+            number: None,
+            stamp: None,
+            topic: None,
+        }
+    }
+}
+
 impl<T> Entry<T> {
     /// A text for this connection only.
     pub fn now(text: impl Into<Text>) -> Entry<T> {
-        Entry { now: vec![text.into()], kept: None, droppable: false, tag: None }
+        Entry { now: vec![text.into()], ..Entry::default() }
     }
 
     /// The same text for this connection and, until it is delivered, for later ones. It is stored once.
     pub fn kept(text: impl Into<Text>) -> Entry<T> {
         let text = text.into();
-        Entry { now: vec![text.clone()], kept: Some(text), droppable: false, tag: None }
+        Entry { now: vec![text.clone()], kept: Some(text), ..Entry::default() }
     }
 
     pub fn droppable(self) -> Entry<T> {

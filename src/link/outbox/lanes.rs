@@ -3,8 +3,9 @@
 //! Pure memory work under the outbox's lock.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 
-use super::{Bounds, Drops, ENTRY_COST, Entry, Tag};
+use super::{Bounds, Drops, ENTRY_COST, Entry, Stamp, Tag};
 use crate::link::Text;
 
 /// Entries that wait to be written, and entries that were written and wait to be delivered.
@@ -14,6 +15,8 @@ pub struct Lane<T> {
     written: VecDeque<Slot<T>>,
     waiting: VecDeque<Slot<T>>,
     bytes: usize,
+    /// Numbers of entries that have left for good since they were last taken.
+    pub gone: Vec<u64>,
 }
 
 /// One entry on its way.
@@ -23,13 +26,17 @@ pub struct Slot<T> {
     kept: Option<Text>,
     droppable: bool,
     tag: Option<T>,
+    /// Its name for what is kept of it elsewhere.
+    kept_as: Option<u64>,
+    stamp: Option<Stamp>,
+    topic: Option<Arc<str>>,
     /// The number it was written under on this connection.
     number: u64,
 }
 
 impl<T: Tag> Lane<T> {
     pub fn new() -> Lane<T> {
-        Lane { written: VecDeque::new(), waiting: VecDeque::new(), bytes: 0 }
+        Lane { written: VecDeque::new(), waiting: VecDeque::new(), bytes: 0, gone: Vec::new() }
     }
 
     pub fn push(&mut self, slot: Slot<T>) {
@@ -37,10 +44,13 @@ impl<T: Tag> Lane<T> {
         self.waiting.push_back(slot);
     }
 
-    /// Brings the lane back into its bounds and says whether the newest entry is still in it. The oldest
-    /// droppable ones go first. Over the hard bound the oldest written ones go, which have most probably arrived: a
+    /// Brings the lane back into its bounds and says whether the newest entry is still in it. What a later one of its
+    /// topic has made old news goes first, then the oldest droppable ones. Over the hard bound the oldest written ones go, which have most probably arrived: a
     /// peer that answers no ping must not make every new message fail. Then the newest goes.
     pub fn shrink(&mut self, bounds: Bounds, dropped: &mut Drops) -> bool {
+        if self.bytes > bounds.control {
+            self.drop_old_news(dropped);
+        }
         while self.bytes > bounds.control {
             let newest = self.waiting.len().saturating_sub(1);
             let written = self.written.iter().position(|slot| slot.droppable);
@@ -57,11 +67,40 @@ impl<T: Tag> Lane<T> {
             let Some(slot) = slot else { break };
             self.bytes -= slot.cost();
             *dropped += slot.size();
+            self.gone.extend(slot.kept_as);
             if is_newest {
                 return false;
             }
         }
         true
+    }
+
+    /// Of each topic only the newest entry stays.
+    fn drop_old_news(&mut self, dropped: &mut Drops) {
+        let mut newest: HashSet<Arc<str>> = HashSet::new();
+        let mut left = 0;
+        for lane in [&mut self.waiting, &mut self.written] {
+            // `retain` goes from the oldest on, and which is the newest is known from the other end.
+            let news: Vec<bool> = lane
+                .iter()
+                .rev()
+                .map(|slot| {
+                    let known = slot.topic.as_ref().is_some_and(|topic| !newest.insert(topic.clone()));
+                    !(known && slot.droppable)
+                })
+                .collect();
+            let mut news = news.into_iter().rev();
+            lane.retain(|slot| {
+                let stays = news.next().unwrap_or(true);
+                if !stays {
+                    left += slot.cost();
+                    *dropped += slot.size();
+                    self.gone.extend(slot.kept_as);
+                }
+                stays
+            });
+        }
+        self.bytes -= left;
     }
 
     /// The next text to write; the entry whose last text it is gets the next number.
@@ -93,11 +132,36 @@ impl<T: Tag> Lane<T> {
         self.written.back().map_or(0, |slot| slot.number)
     }
 
-    /// Everything that was written up to this number has arrived.
-    pub fn delivered(&mut self, number: u64) {
-        while let Some(slot) = self.written.pop_front_if(|slot| slot.number <= number) {
-            self.bytes -= slot.cost();
+    /// Everything that was written up to this number has arrived. Events stay when `acknowledged` ones alone count.
+    pub fn delivered(&mut self, number: u64, acknowledged: bool) {
+        let written = self.written.iter().take_while(|slot| slot.number <= number).count();
+        self.leave(written, |slot| acknowledged && slot.stamp.is_some());
+    }
+
+    /// The peer has taken in the event of this name, and with it all that was written before.
+    pub fn acknowledged(&mut self, boot: &str, seq: u64) {
+        let named = |slot: &Slot<T>| {
+            slot.stamp.as_ref().is_some_and(|stamp| &*stamp.boot == boot && stamp.seq <= seq)
+        };
+        if let Some(at) = self.written.iter().rposition(named) {
+            self.leave(at + 1, |_| false);
         }
+    }
+
+    /// The first `count` of those that were written need not be kept any more, but what `stays`.
+    fn leave(&mut self, count: usize, stays: impl Fn(&Slot<T>) -> bool) {
+        let later = self.written.split_off(count);
+        let mut left = 0;
+        self.written.retain(|slot| {
+            let stays = stays(slot);
+            if !stays {
+                left += slot.cost();
+                self.gone.extend(slot.kept_as);
+            }
+            stays
+        });
+        self.bytes -= left;
+        self.written.extend(later);
         if self.written.is_empty() {
             // A burst must not hold its memory for ever.
             self.written.shrink_to(64);
@@ -128,15 +192,13 @@ impl<T: Tag> Lane<T> {
             let first = slot.tag.clone().is_none_or(|tag| tags.insert(tag));
             slot.now = slot.kept.iter().cloned().collect();
             bytes += if first { slot.cost() } else { 0 };
+            if !first {
+                self.gone.extend(slot.kept_as);
+            }
             first
         });
         self.bytes = bytes;
         self.waiting.iter().filter_map(|slot| slot.tag.clone()).collect()
-    }
-
-    pub fn undelivered(&self) -> Vec<(Text, Option<T>)> {
-        let slots = self.written.iter().chain(&self.waiting);
-        slots.filter_map(|slot| Some((slot.kept.clone()?, slot.tag.clone()))).collect()
     }
 
     pub fn len(&self) -> usize {
@@ -150,8 +212,8 @@ impl<T: Tag> Lane<T> {
 
 impl<T> Slot<T> {
     pub fn new(entry: Entry<T>) -> Slot<T> {
-        let Entry { now, kept, droppable, tag } = entry;
-        Slot { now: now.into(), kept, droppable, tag, number: 0 }
+        let Entry { now, kept, droppable, tag, number: kept_as, stamp, topic } = entry;
+        Slot { now: now.into(), kept, droppable, tag, kept_as, stamp, topic, number: 0 }
     }
 
     /// Forgets what was meant for the connection; whether the entry lives on without it.

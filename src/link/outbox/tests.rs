@@ -40,8 +40,8 @@ fn undelivered_entries_are_written_again_in_order_and_once() {
         .push(Entry {
             now: vec!["a1".into(), "a2".into()],
             kept: Some("a".into()),
-            droppable: false,
             tag: Some(1),
+            ..Entry::default()
         })
         .unwrap();
     outbox.push(Entry::kept("b").tagged(2)).unwrap();
@@ -56,7 +56,7 @@ fn undelivered_entries_are_written_again_in_order_and_once() {
     outbox.push(Entry::now("gone")).unwrap();
     outbox.end(1);
     outbox
-        .push(Entry { now: vec!["f now".into()], kept: Some("f".into()), droppable: false, tag: Some(6) })
+        .push(Entry { now: vec!["f now".into()], kept: Some("f".into()), tag: Some(6), ..Entry::default() })
         .unwrap();
     outbox.push(Entry::now("gone too")).unwrap();
     assert_eq!(written(&outbox, 1), ["ended"]);
@@ -93,12 +93,7 @@ fn an_entry_that_was_written_in_part_is_written_whole_on_the_next_connection() {
     let outbox = outbox();
     outbox.begin(1, vec![]);
     outbox
-        .push(Entry {
-            now: vec!["a1".into(), "a2".into()],
-            kept: Some("a".into()),
-            droppable: false,
-            tag: None,
-        })
+        .push(Entry { now: vec!["a1".into(), "a2".into()], kept: Some("a".into()), ..Entry::default() })
         .unwrap();
     assert_eq!(outbox.next(1), Next::Text("a1".into()));
     outbox.begin(2, vec![]);
@@ -203,7 +198,7 @@ fn a_full_control_lane_drops_the_oldest_that_may_go_and_counts_them() {
     let rest: Vec<String> =
         written(&outbox, 1).into_iter().filter(|line| !line.starts_with("ping")).collect();
     assert_eq!(rest, [3, 4, 6, 7, 9].map(text));
-    assert_eq!(outbox.undelivered().len(), 5);
+    assert_eq!(outbox.waiting().0, 5);
 }
 
 #[test]
@@ -332,7 +327,7 @@ proptest! {
             prop_assert_eq!(outbox.waiting().0 as u32, pushed - confirmed);
         }
         prop_assert_eq!(on_this, (confirmed + 1..=pushed).collect::<Vec<_>>());
-        let left: usize = outbox.undelivered().iter().map(|(text, _)| text.len() + ENTRY_COST).sum();
+        let left: usize = (confirmed + 1..=pushed).map(|n| n.to_string().len() + ENTRY_COST).sum();
         prop_assert_eq!(outbox.waiting().1, left);
     }
 }
@@ -382,4 +377,62 @@ fn a_source_learns_what_has_arrived() {
     pong(&outbox, 1, 2);
     pong(&outbox, 1, 1);
     assert_eq!(stream.0.lock().unwrap().told, [("pinged", 1), ("ponged", 1), ("pinged", 2), ("ponged", 2)]);
+}
+
+/// Entries with numbers, and what was told to be gone.
+fn numbered() -> (Outbox<u32>, std::sync::Arc<Mutex<Vec<u64>>>) {
+    let (outbox, gone) = (outbox(), std::sync::Arc::new(Mutex::new(Vec::new())));
+    outbox.on_gone({
+        let gone = gone.clone();
+        move |numbers| gone.lock().unwrap().extend(numbers)
+    });
+    (outbox, gone)
+}
+
+fn event(boot: &str, seq: u64) -> Entry<u32> {
+    let stamp = Some(Stamp { boot: boot.into(), seq });
+    Entry { stamp, number: Some(seq), ..Entry::kept(format!("{boot} {seq}")).droppable() }
+}
+
+#[test]
+fn a_peer_that_acknowledges_keeps_events_until_it_does_and_one_that_does_not_is_believed_its_pong() {
+    let (outbox, gone) = numbered();
+    outbox.begin(1, vec![]);
+    outbox.push(event("a", 1)).unwrap();
+    assert_eq!(written(&outbox, 1), ["a 1", "ping 2"]);
+    pong(&outbox, 1, 2);
+    assert_eq!(*gone.lock().unwrap(), [1]);
+
+    for entry in
+        [event("a", 2), Entry { number: Some(3), ..Entry::kept("answer") }, event("b", 4), event("b", 5)]
+    {
+        outbox.push(entry).unwrap();
+    }
+    // Nothing that was not written can have been taken in.
+    outbox.acknowledged(1, "b", 5);
+    assert_eq!(written(&outbox, 1), ["a 2", "answer", "b 4", "b 5", "ping 7"]);
+    pong(&outbox, 1, 7);
+    assert_eq!(*gone.lock().unwrap(), [1, 3], "an answer has no name that could be acknowledged");
+    outbox.acknowledged(1, "c", 9);
+    outbox.acknowledged(2, "b", 9);
+    assert_eq!(gone.lock().unwrap().len(), 2);
+    outbox.acknowledged(1, "b", 4);
+    assert_eq!(*gone.lock().unwrap(), [1, 3, 2, 4]);
+    outbox.begin(2, vec![]);
+    assert_eq!(written(&outbox, 2), ["b 5", "ping 9"]);
+}
+
+#[test]
+fn old_news_goes_before_anything_else() {
+    let (small, gone) = numbered();
+    let outbox = Outbox { bounds: Bounds { control: 8 * (ENTRY_COST + 3), ..Bounds::default() }, ..small };
+    let about = |topic: &str, seq| Entry { topic: Some(topic.into()), ..event("a", seq) };
+    outbox.push(Entry { number: Some(1), ..Entry::kept("old").droppable() }).unwrap();
+    for seq in 2..=9 {
+        outbox.push(about(if seq % 2 == 0 { "s" } else { "t" }, seq)).unwrap();
+    }
+    assert_eq!(*gone.lock().unwrap(), [2, 3, 4, 5, 6, 7]);
+    assert_eq!(outbox.take_dropped(), Drops { messages: 6, bytes: 18 });
+    outbox.begin(1, vec![]);
+    assert_eq!(written(&outbox, 1), ["old", "a 8", "a 9", "ping 4"]);
 }

@@ -32,10 +32,29 @@ pub enum Request {
     Update(Box<SpecPatch>),
 }
 
+/// What an Agent before this one had begun and not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    Create,
+    Start,
+    Stop,
+    /// Of the run that began at `run`, nanoseconds since the Unix epoch; 0 for none.
+    Restart {
+        run: u64,
+    },
+    Kill,
+    Suspend,
+    Unsuspend,
+    /// What cannot be told from how the server is.
+    Other,
+}
+
 /// Everything that can happen to a server.
 #[derive(Clone, Debug)]
 pub enum Input {
     Request(Ticket, Request),
+    /// A command that an Agent before this one had begun is to be answered with what came of it.
+    Settle(Ticket, Begun),
     /// The one job in flight ended.
     Done(JobResult),
     /// A `die` event.
@@ -79,6 +98,8 @@ pub enum Effect {
     Run(Job),
     /// End the job in flight early if it can be (a pull can).
     Cancel,
+    /// The work of a command begins with what follows.
+    Begin(Ticket),
     Answer(Ticket, Result<Done, Fault>),
     Status(Change),
     /// The Engine may be going down: look at all servers again as soon as it answers.

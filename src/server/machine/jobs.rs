@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::settling::interrupted;
 use super::*;
 
 impl Machine {
@@ -201,6 +202,9 @@ impl Machine {
                     self.answer(ticket, Err(Fault::new(Code::ServerNotFound, text)));
                 }
             }
+        }
+        for (ticket, _) in std::mem::take(&mut self.unsettled) {
+            self.answer(ticket, Err(interrupted()));
         }
         self.effects.push(Effect::Forget);
     }

@@ -83,6 +83,9 @@ impl Machine {
                 self.died(died, now);
                 continue;
             }
+            if self.known {
+                self.settle_begun();
+            }
             let Some((ticket, request)) = self.queue.pop_front() else { break };
             if !self.known {
                 self.answer(ticket, Err(engine_unavailable()));
@@ -105,6 +108,7 @@ impl Machine {
     }
 
     pub(super) fn begin(&mut self, ticket: Ticket, request: Request, now: Instant) {
+        self.effects.push(Effect::Begin(ticket));
         let running = self.is_running();
         match request {
             Request::Start | Request::Restart(_) if self.suspended => {

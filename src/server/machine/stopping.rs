@@ -80,6 +80,15 @@ impl Machine {
     pub(super) fn join_stop(&mut self, ticket: Ticket, request: &Request, now: Instant) -> bool {
         let spec_timeout = self.spec.stop.timeout();
         let Phase::Stopping(stopping) = &mut self.phase else { return false };
+        let joins = match request {
+            Request::Stop(_) | Request::Kill | Request::Suspend => true,
+            Request::Delete { .. } => stopping.then == Then::Nothing,
+            _ => false,
+        };
+        if !joins {
+            return false;
+        }
+        self.effects.push(Effect::Begin(ticket));
         match request {
             Request::Stop(options) => {
                 let asked = now + options.timeout.unwrap_or(spec_timeout);
@@ -98,10 +107,8 @@ impl Machine {
                 stopping.waiters.push((ticket, Waiter::Suspend));
                 self.set_suspended(true);
             }
-            Request::Delete { remove_data } if stopping.then == Then::Nothing => {
-                stopping.then = Then::Delete(ticket, *remove_data);
-            }
-            _ => return false,
+            Request::Delete { remove_data } => stopping.then = Then::Delete(ticket, *remove_data),
+            _ => {}
         }
         true
     }
@@ -165,6 +172,7 @@ impl Machine {
             container.exit_code = died.exit_code;
         }
         self.foreign_kill = None;
+        self.killed = stopping.killed;
         self.settled = if self.suspended { Status::Suspended } else { Status::Stopped };
         // What follows a stop is a command's doing, whatever it was begun for.
         self.reason = Some(if stopping.then == Then::Nothing { stopping.reason } else { Reason::Command });

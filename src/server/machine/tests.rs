@@ -215,7 +215,7 @@ impl Run {
                 }
                 Effect::Forget => self.gone = true,
                 Effect::Doubt => self.doubt = true,
-                Effect::Cancel => {}
+                Effect::Begin(_) | Effect::Cancel => {}
             }
         }
     }
