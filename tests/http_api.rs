@@ -191,7 +191,8 @@ fn a_large_body_is_taken_and_all_of_them_together_are_bounded() {
     assert_eq!(after(503, || agent.post(body.as_bytes())).status, 200);
     let resident = agent.resident_kib();
     println!("{resident} KiB resident after bodies of {} KiB", body.len() >> 10);
-    assert!(resident < 16 << 10, "{resident} KiB stay");
+    // The body itself would be half as much again.
+    assert!(resident < 20 << 10, "{resident} KiB stay");
 }
 
 #[test]
