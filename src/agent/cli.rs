@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::config::{self, Config, KEYS};
 use super::settings::{self, BadSetting, Settings};
-use crate::server::files::helper;
+use crate::server::helper::serve;
 
 /// What was asked for.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ pub fn parse(
                 settings.add_flag(key, value);
             }
             // Nothing that a person would say, so the help is silent about it.
-            Value(text) if word.is_none() && text == helper::WORD => return Ok(Request::Beneath),
+            Value(text) if word.is_none() && text == serve::WORD => return Ok(Request::Beneath),
             Value(text) if word.is_none() => {
                 let find = |(name, _): &&(&str, Word)| text == *name;
                 let (_, found) = WORDS.iter().find(find).ok_or_else(|| Value(text.clone()).unexpected())?;

@@ -56,7 +56,7 @@ use crate::protocol::{
     self, Action, Code, Command, CommandKey, Dialect, Envelope, Event as Told, Fault, Incoming, NodeId,
     Outcome, Rejected, Reply, ServerAction, ServerId, Status,
 };
-use crate::server::files::Stop;
+use crate::server::abort::Abort;
 use crate::server::lifecycle::{Order, PullProgress};
 use crate::server::stats::{Disks, Stats, Target, Watch};
 use crate::server::{
@@ -114,7 +114,7 @@ pub struct Core {
     pub(super) files: FileQueue<Box<FileTask>>,
     pub(super) file_threads: FileThreads,
     /// Ends long work on files.
-    pub(super) stop_files: Stop,
+    pub(super) stop_files: Abort,
     pub(super) long_jobs: LongJobs,
     pub(super) draining: bool,
 }
@@ -219,7 +219,7 @@ impl Core {
                     self.notify.stopping(STOP_LIMIT);
                     self.draining = true;
                     self.cancel_pulls();
-                    self.stop_files.set();
+                    self.stop_files.ask();
                     self.long_jobs.abort_all();
                     stop_at = Some(Instant::now() + DRAIN);
                 }

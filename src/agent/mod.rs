@@ -98,7 +98,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Sender, bounded};
 
@@ -112,13 +112,15 @@ use crate::link::url::Host;
 use crate::link::{Dialer, Outbox, Source, outbox};
 use crate::protocol::Decoder;
 use crate::protocol::spec::Rules;
+use crate::server::abort::Abort;
 use crate::server::archive::staging::Run;
 use crate::server::console::{self, Receipt};
 use crate::server::download::Internet;
 use crate::server::files;
+use crate::server::holding::Holding;
 use crate::server::mods::ModRecords;
 use crate::server::stats::{Disks, Stats};
-use crate::server::{Consoles, Inputs, JobResult, Lifecycle, Machine, Records, Workshop};
+use crate::server::{Consoles, Helper, Inputs, JobResult, Lifecycle, Machine, Records, Workshop};
 
 /// How long the threads have to end after the last word was written.
 const JOIN: Duration = Duration::from_secs(3);
@@ -229,18 +231,22 @@ pub fn run(config: Config) -> Result<(), Failed> {
 
     let notify = notify::Notify::from_environment(|name| std::env::var_os(name));
     let dialer = dialer(&config)?;
-    let stop_files = files::Stop::default();
+    let stop_files = Abort::default();
     let mod_records =
         ModRecords::open(config.data_dir.join("mods")).map_err(|e| Failed::new("DATA_DIR/mods", e))?;
     let files = files::Files::open(&servers_dir, config.server_user, disks.clone())
         .map_err(|e| Failed::new("DATA_DIR/servers", e))?;
     let files = Arc::new(files);
-    let helper = (!rustix::process::geteuid().is_root()).then(|| files::Helper {
-        client: client.clone(),
-        node: config.node_id.clone(),
-        servers: servers_dir.clone(),
-        image: Mutex::default(),
+    let helper = (!rustix::process::geteuid().is_root()).then(|| {
+        Arc::new(Helper {
+            client: client.clone(),
+            node: config.node_id.clone(),
+            servers: servers_dir.clone(),
+            image: Mutex::default(),
+        })
     });
+    let holding = helper.is_some().then(|| Holding::open(config.data_dir.join("downloads"))).transpose();
+    let holding = holding.map_err(|e| Failed::new("DATA_DIR/downloads", e))?;
     let lifecycle = Arc::new(Lifecycle {
         client: client.clone(),
         node: config.node_id.clone(),
@@ -251,7 +257,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
         records: records.clone(),
         consoles: consoles.clone(),
         inputs: inputs.clone(),
-        desk: files::Desk { files: files.clone(), helper, stop: stop_files.clone() },
+        desk: files::Desk { files: files.clone(), helper: helper.clone(), abort: stop_files.clone() },
         mod_records: mod_records.clone(),
     });
     let spawn = |e| Failed::new("starting a thread", e);
@@ -286,8 +292,9 @@ pub fn run(config: Config) -> Result<(), Failed> {
         run: Run::new(&boot_id),
         records: mod_records,
         internet: internet(&config),
+        helper: helper.zip(holding),
     });
-    sweep(workshop.clone(), servers.keys().cloned().collect()).map_err(spawn)?;
+    sweep(workshop.clone(), servers.keys().cloned().collect(), stop_files.clone()).map_err(spawn)?;
 
     let mut core = Core {
         node: config.node_id.clone(),
@@ -480,9 +487,19 @@ fn internet(config: &Config) -> Internet {
     }
 }
 
-/// Removes what jobs of a killed Agent have left. On a thread of its own, since that may be much; nobody waits for it.
-fn sweep(workshop: Arc<Workshop>, servers: Vec<crate::protocol::ServerId>) -> std::io::Result<()> {
-    let work = move || workshop.sweep(&servers);
+/// Removes what a killed Agent has left. On a thread of its own, since that may be much; nobody waits for it, and it has
+/// the lowest priority, as the walks for the use of the disk.
+fn sweep(
+    workshop: Arc<Workshop>,
+    servers: Vec<crate::protocol::ServerId>,
+    abort: Abort,
+) -> std::io::Result<()> {
+    let before = SystemTime::now();
+    let work = move || {
+        // Refused only where a sandbox forbids it.
+        let _ = rustix::process::setpriority_process(None, 19);
+        workshop.sweep(&servers, before, &abort);
+    };
     std::thread::Builder::new().name("sweep".into()).stack_size(128 << 10).spawn(work).map(drop)
 }
 

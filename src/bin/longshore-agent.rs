@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use longshore::agent::{self, cli, doctor, join, status};
-use longshore::server::files::helper;
+use longshore::server::helper::serve::serve;
 
 fn main() -> ExitCode {
     let request = match cli::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
 }
 
 fn beneath() -> ExitCode {
-    match helper::serve(std::io::stdin().lock(), std::io::stdout().lock()) {
+    match serve(std::io::stdin(), std::io::stdout()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("longshore-agent: {error}");

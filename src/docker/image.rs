@@ -37,6 +37,12 @@ impl Client {
         self.http().json(Call::get(image_path(name)? + "/json"))
     }
 
+    /// All images that have a label, `name` or `name=value`.
+    pub fn image_list(&self, label: &str) -> Result<Vec<Image>, Error> {
+        let filters = serde_json::json!({"label": [label]});
+        self.http().json(Call::get("/images/json").query("filters", filters))
+    }
+
     /// Makes an image of an archive of its files, with a label.
     ///
     /// An error of the Engine's that comes after it has begun to answer is found by the inspect that follows.

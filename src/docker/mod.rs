@@ -57,7 +57,7 @@ pub use container::{
 pub use endpoint::{ApiVersion, Endpoint, EndpointError};
 pub use error::Error;
 pub use events::{Action, ContainerEvent, EventCursor, EventQuery, EventStream};
-pub use exchange::{Exchange, Said};
+pub use exchange::{Exchange, InputEnd};
 pub use frames::Output;
 pub use http::Ping;
 pub use image::PullProgress;

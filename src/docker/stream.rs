@@ -114,6 +114,15 @@ impl Handle {
         };
     }
 
+    /// Ends what goes to the peer; what comes from it goes on.
+    pub fn shutdown_write(&self) {
+        // It fails only when the connection is over already, which is what was wanted.
+        let _ = match &self.socket {
+            Kind::Unix(socket) => socket.shutdown(Shutdown::Write),
+            Kind::Tcp(socket) => socket.shutdown(Shutdown::Write),
+        };
+    }
+
     /// Bounds each later read that no deadline bounds.
     pub fn set_idle_limit(&self, limit: Duration) {
         let millis = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);

@@ -1,6 +1,6 @@
 //! Archives of a server's files: what is asked of them and what is answered.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Fault;
 use super::fields::Fields;
@@ -70,8 +70,8 @@ impl ArchiveAction {
     }
 }
 
-/// A success of an [`ArchiveAction`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// A success of an [`ArchiveAction`]. It can be read again, for an Agent that has another process do the work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum ArchiveReply {
     Created {

@@ -1,6 +1,6 @@
 //! A server's mods: what is asked of them and what is answered.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Fault;
 use super::fields::Fields;
@@ -122,11 +122,11 @@ impl std::fmt::Debug for InstallMod {
 }
 
 /// A mod as it is told. Paths are from the server's directory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModView {
     pub id: String,
     pub name: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     pub files: Vec<String>,
     /// Files that are no longer as they were installed.
@@ -135,8 +135,8 @@ pub struct ModView {
     pub missing: Vec<String>,
 }
 
-/// A success of a [`ModAction`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A success of a [`ModAction`]. It can be read again, for an Agent that has another process do the work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ModReply {
     Installed(ModView),
     /// What is left, after how many files went.

@@ -1,19 +1,41 @@
-//! Ends a long job on a server's files from another thread: the loop keeps a clone, the job looks at it between two
-//! pieces of work, and what blocks on a socket is woken by the end of that socket. No thread, no polling.
+//! Ends work on a server's files from another thread: the loop keeps a clone, the work looks at it between two pieces, and
+//! what it blocks on is woken by the end of just that. No thread, no polling.
 
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// Asking for the end is final. It serves one job.
+use crate::docker::InputEnd;
+
+/// Asking for the end is final. One serves a job, another all that is short.
 #[derive(Clone, Debug, Default)]
 pub struct Abort(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     asked: AtomicBool,
-    /// Behind a lock since the two sides are two threads; it is held for a few instructions only.
-    socket: Mutex<Weak<TcpStream>>,
+    /// Behind a lock since the sides are several threads; it is held for a few instructions only. As many as there are
+    /// threads, and those that are gone until the next comes.
+    blocking: Mutex<Vec<Weak<dyn Blocks>>>,
+}
+
+/// What somebody may block on.
+pub trait Blocks: Send + Sync {
+    /// Has whoever blocks return, now or soon. It fails only where nobody does any more.
+    fn end(&self);
+}
+
+impl Blocks for TcpStream {
+    fn end(&self) {
+        let _ = self.shutdown(Shutdown::Both);
+    }
+}
+
+/// The container notices and ends by itself, which is what its reader waits for.
+impl Blocks for InputEnd {
+    fn end(&self) {
+        self.end_input();
+    }
 }
 
 /// The end was asked for.
@@ -21,24 +43,21 @@ struct Shared {
 pub struct Aborted;
 
 impl Abort {
-    /// Asks for the end; a job that blocks on its socket returns at once.
+    /// Asks for the end; work that blocks on what it told of returns at once.
     pub fn ask(&self) {
-        let socket = {
-            let socket = self.socket();
+        let blocking = {
+            let mut blocking = self.blocking();
             self.0.asked.store(true, Ordering::Release);
-            socket.upgrade()
+            std::mem::take(&mut *blocking)
         };
-        if let Some(socket) = socket {
-            // One that is not connected any more blocks nobody.
-            let _ = socket.shutdown(Shutdown::Both);
-        }
+        blocking.iter().filter_map(Weak::upgrade).for_each(|blocks| blocks.end());
     }
 
     pub fn is_asked(&self) -> bool {
         self.0.asked.load(Ordering::Acquire)
     }
 
-    /// What a job calls between two pieces of work.
+    /// What the work calls between two pieces.
     ///
     /// # Errors
     /// When the end was asked for.
@@ -46,21 +65,24 @@ impl Abort {
         if self.is_asked() { Err(Aborted) } else { Ok(()) }
     }
 
-    /// Takes over the socket that the job is about to block on.
+    /// Takes over what the work is about to block on, for as long as it holds it.
     ///
-    /// INVARIANT: a socket is known here before anything blocks on it, so that no end is missed.
-    pub fn watch(&self, socket: &Arc<TcpStream>) -> Result<(), Aborted> {
-        let mut known = self.socket();
-        if self.is_asked() {
-            return Err(Aborted);
-        }
-        *known = Arc::downgrade(socket);
+    /// INVARIANT: it is known here before anything blocks on it, so that no end is missed.
+    ///
+    /// # Errors
+    /// When the end was asked for.
+    pub fn watch<B: Blocks + 'static>(&self, blocks: &Arc<B>) -> Result<(), Aborted> {
+        let mut blocking = self.blocking();
+        self.check()?;
+        blocking.retain(|known| known.strong_count() > 0);
+        let blocks: Weak<B> = Arc::downgrade(blocks);
+        blocking.push(blocks);
         Ok(())
     }
 
-    fn socket(&self) -> MutexGuard<'_, Weak<TcpStream>> {
-        // Nothing that can panic runs under the lock, and a pointer is whole at any time.
-        self.0.socket.lock().unwrap_or_else(PoisonError::into_inner)
+    fn blocking(&self) -> MutexGuard<'_, Vec<Weak<dyn Blocks>>> {
+        // Nothing that can panic runs under the lock, and the list is whole at any time.
+        self.0.blocking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -14,6 +14,7 @@
 //! | [`download`] | files from the Internet, from public addresses only |
 //! | [`mods`] | what is installed into a server's mod directory |
 //! | [`workshop`] | the long jobs: archives and mods |
+//! | [`helper`], [`holding`] | what takes root, by a container of its own, and the downloads for it |
 //! | [`progress`], [`abort`] | how far a long job is, and its end from outside |
 //! | [`stats`] | what running servers use, from the kernel |
 //! | [`faults`] | an Engine error as the Panel is told |
@@ -28,6 +29,8 @@ pub mod download;
 pub mod facts;
 pub mod faults;
 pub mod files;
+pub mod helper;
+pub mod holding;
 pub mod lifecycle;
 pub mod machine;
 pub mod mods;
@@ -41,6 +44,7 @@ pub mod workshop;
 pub use console::{Consoles, Inputs};
 pub use facts::{Died, Facts};
 pub use files::Files;
+pub use helper::Helper;
 pub use lifecycle::Lifecycle;
 pub use machine::{Begun, Change, Desired, Done, Effect, Input, Job, JobResult, Machine, Request, Ticket};
 pub use record::{Record, Records};

@@ -4,15 +4,44 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::abort::{Abort, Aborted};
 
 /// Told at most this often, and once at each beginning of a stage.
 const EVERY: Duration = Duration::from_millis(500);
 
+/// What a job is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    Waiting,
+    Looking,
+    Packing,
+    Downloading,
+    Extracting,
+    Moving,
+    Installing,
+}
+
+impl Stage {
+    /// As the Panel is told.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Waiting => "waiting",
+            Stage::Looking => "looking",
+            Stage::Packing => "packing",
+            Stage::Downloading => "downloading",
+            Stage::Extracting => "extracting",
+            Stage::Moving => "moving",
+            Stage::Installing => "installing",
+        }
+    }
+}
+
 /// One thing to tell. Bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    pub stage: &'static str,
+    pub stage: Stage,
     pub current: u64,
     pub total: Option<u64>,
 }
@@ -27,18 +56,18 @@ pub struct Meter<'a> {
 
 impl<'a> Meter<'a> {
     pub fn new(abort: &'a Abort, tell: &'a dyn Fn(Step)) -> Meter<'a> {
-        let step = Cell::new(Step { stage: "waiting", current: 0, total: None });
+        let step = Cell::new(Step { stage: Stage::Waiting, current: 0, total: None });
         Meter { abort, tell, step, told: RefCell::new(None) }
     }
 
     /// A stage begins, of so many bytes.
-    pub fn begin(&self, stage: &'static str, total: Option<u64>) {
+    pub fn begin(&self, stage: Stage, total: Option<u64>) {
         self.step.set(Step { stage, current: 0, total });
         self.tell_now();
     }
 
     /// A stage whose end is not worth counting for.
-    pub fn stage(&self, stage: &'static str) {
+    pub fn stage(&self, stage: Stage) {
         self.begin(stage, None);
     }
 
@@ -85,14 +114,14 @@ mod tests {
         let (abort, told) = (Abort::default(), RefCell::new(Vec::new()));
         let tell = |step| told.borrow_mut().push(step);
         let meter = Meter::new(&abort, &tell);
-        meter.begin("packing", Some(9));
+        meter.begin(Stage::Packing, Some(9));
         let mut reader = meter.reader(&[7_u8; 9][..]);
         for _ in 0..9 {
             reader.read_exact(&mut [0]).unwrap();
         }
-        meter.stage("moving");
+        meter.stage(Stage::Moving);
         let steps = told.borrow().iter().map(|step| (step.stage, step.current)).collect::<Vec<_>>();
-        assert_eq!(steps, [("packing", 0), ("moving", 0)]);
+        assert_eq!(steps, [(Stage::Packing, 0), (Stage::Moving, 0)]);
         assert_eq!(meter.step.get().current, 0);
         abort.ask();
         assert!(reader.read(&mut [0]).is_err());

@@ -8,8 +8,14 @@ mod actions;
 mod attacker;
 mod http;
 mod kernel;
+mod leftovers;
 mod limits;
+// Of what it can make only a part is used here.
+#[allow(dead_code)]
+#[path = "../archives/make.rs"]
+mod make;
 mod order;
 mod paths;
 mod rig;
 mod rootless;
+mod rootless_jobs;

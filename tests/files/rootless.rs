@@ -7,24 +7,29 @@ use std::time::Instant;
 use serde_json::json;
 
 use crate::rig::Rig;
+use crate::rootless_jobs::LATER;
 use crate::support::*;
 
 /// Not root, but of the group that may use the Engine's socket.
 const AGENT: (u32, u32) = (4000, 0);
 
-fn rig() -> Rig {
+pub fn rig() -> Rig {
+    rig_with(&[])
+}
+
+pub fn rig_with(environment: &[(&str, &str)]) -> Rig {
     let panel = FakePanel::start();
-    let mut agent = AgentProcess::prepare_as(&static_agent(), AGENT, &panel.url(), engine(), &[]);
+    let mut agent = AgentProcess::prepare_as(&static_agent(), AGENT, &panel.url(), engine(), environment);
     agent.start_again();
     let link = panel.accept();
     Rig { panel, agent, link }
 }
 
 /// Waits until the Engine has removed the last container: it answers before it has.
-fn none_stays_behind(rig: &Rig) {
+pub fn none_stays_behind(rig: &Rig) {
     let begun = Instant::now();
     while !engine().list(&format!("longshore.helper={}", rig.agent.node_id)).is_empty() {
-        assert!(begun.elapsed() < SOON, "a container stays behind");
+        assert!(begun.elapsed() < LATER, "a container stays behind");
     }
 }
 

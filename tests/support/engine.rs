@@ -127,24 +127,35 @@ impl Engine {
         let _ = self.exchange("DELETE", &format!("/containers/{container}?force=1&v=1"), None);
     }
 
-    /// Removes all containers of one node.
+    /// Removes all containers of one node, and what its Agent was made into.
     pub fn remove_node(&self, node_id: &str) {
         // Where no Engine can be, nothing was made.
         if self.host == NO_ENGINE {
             return;
         }
-        self.remove_where(|container| container["Labels"]["longshore.node"] == node_id);
+        let is_of = |thing: &Value| {
+            thing["Labels"]["longshore.node"] == node_id || thing["Labels"]["longshore.helper"] == node_id
+        };
+        self.remove_where(is_of);
+        self.remove_images(is_of);
     }
 
     /// Removes what test processes left that were killed before they could clean up.
     fn sweep(&self) {
         self.remove_where(|container| {
             let labels = &container["Labels"];
-            let name =
-                labels["longshore.node"].as_str().or(labels["longshore.test"].as_str()).unwrap_or_default();
-            let pid = name.strip_prefix("test-").and_then(|rest| rest.split('-').next());
-            pid.is_some_and(|pid| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists())
+            is_left(labels["longshore.node"].as_str().or(labels["longshore.test"].as_str()))
         });
+        self.remove_images(|image| is_left(image["Labels"]["longshore.helper"].as_str()));
+    }
+
+    fn remove_images(&self, chosen: impl Fn(&Value) -> bool) {
+        let Ok((200, body)) = self.exchange("GET", "/images/json", None) else { return };
+        let Ok(Value::Array(images)) = serde_json::from_slice(&body) else { return };
+        for image in images.iter().filter(|image| chosen(image)) {
+            let id = image["Id"].as_str().unwrap_or_default();
+            let _ = self.exchange("DELETE", &format!("/images/{id}?force=1"), None);
+        }
     }
 
     fn remove_where(&self, chosen: impl Fn(&Value) -> bool) {
@@ -184,6 +195,12 @@ impl Engine {
 
 trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
+
+/// Whether a name is of a test process that is no more.
+fn is_left(name: Option<&str>) -> bool {
+    let pid = name.and_then(|name| name.strip_prefix("test-")).and_then(|rest| rest.split('-').next());
+    pid.is_some_and(|pid| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists())
+}
 
 /// One HTTP/1.0 exchange: without chunks, and the end of the connection is the end of the body.
 fn converse(

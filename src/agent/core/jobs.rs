@@ -72,7 +72,7 @@ impl Core {
         self.voice.emit(&Told::CommandProgress(Progress {
             command_id: self.command_id(ticket),
             server_id: waiting.server.clone(),
-            stage: step.stage,
+            stage: step.stage.name(),
             current: Some(step.current),
             total: step.total,
             message: None,

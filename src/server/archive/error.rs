@@ -61,6 +61,19 @@ impl Error {
         }
     }
 
+    /// Whether the kernel denied it to this user: somebody with more rights might do it.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Error::Files(trouble) if trouble.is_denied())
+    }
+
+    /// For what knows no archives.
+    pub fn into_trouble(self) -> Trouble {
+        match self {
+            Error::Files(trouble) => trouble,
+            error => error.fault("path").into(),
+        }
+    }
+
     pub fn damaged(cause: impl fmt::Display) -> Error {
         Error::Damaged(cause.to_string())
     }

@@ -13,7 +13,8 @@ use rustix::io::Errno;
 
 use super::error::Refusal;
 use super::name::EntryName;
-use super::{Error, Job, MAX_ENTRIES, tree};
+use super::{Error, Job, MAX_ENTRIES};
+use crate::server::files::place::open_dir;
 use crate::server::files::{Quota, Root};
 
 /// Bytes read and written at once.
@@ -30,14 +31,21 @@ const ASK_AFTER: u64 = 16 << 20;
 
 /// The room for what a job writes. What was taken is given back on drop, unless it is kept.
 pub struct Room<'a> {
-    root: &'a Root,
+    dir: &'a Dir,
+    quota: &'a Quota,
     taken: u64,
     unasked: u64,
 }
 
 impl<'a> Room<'a> {
+    /// On a server's own directory.
     pub fn new(root: &'a Root) -> Room<'a> {
-        Room { root, taken: 0, unasked: ASK_AFTER }
+        Room::at(&root.dir, &root.quota)
+    }
+
+    /// The same for what is written to the disk that `dir` is on.
+    pub fn at(dir: &'a Dir, quota: &'a Quota) -> Room<'a> {
+        Room { dir, quota, taken: 0, unasked: ASK_AFTER }
     }
 
     /// Takes bytes that are about to be written.
@@ -48,14 +56,14 @@ impl<'a> Room<'a> {
     pub fn take(&mut self, bytes: u64) -> Result<(), Error> {
         self.unasked = self.unasked.saturating_add(bytes);
         if self.unasked >= ASK_AFTER {
-            let disk = rustix::fs::fstatvfs(&self.root.dir)?;
+            let disk = rustix::fs::fstatvfs(self.dir)?;
             let free = disk.f_bavail.saturating_mul(disk.f_frsize);
             if free < bytes.saturating_add(RESERVE) {
                 return Err(Errno::NOSPC.into());
             }
             self.unasked = 0;
         }
-        self.root.quota.take(bytes)?;
+        self.quota.take(bytes)?;
         self.taken = self.taken.saturating_add(bytes);
         Ok(())
     }
@@ -64,7 +72,7 @@ impl<'a> Room<'a> {
     pub fn give_back(&mut self, bytes: u64) {
         let bytes = bytes.min(self.taken);
         self.taken -= bytes;
-        self.root.quota.give_back(bytes);
+        self.quota.give_back(bytes);
     }
 
     /// What was written stays.
@@ -76,7 +84,7 @@ impl<'a> Room<'a> {
 impl Drop for Room<'_> {
     fn drop(&mut self) {
         if self.taken > 0 {
-            self.root.quota.give_back(self.taken);
+            self.quota.give_back(self.taken);
         }
     }
 }
@@ -214,7 +222,7 @@ impl<'a, 'r> Intake<'a, 'r> {
                 Ok(()) => {
                     self.count()?;
                     self.room.take(Quota::blocks(0))?;
-                    let made = tree::open_dir(&dir, part.as_ref())?;
+                    let made = open_dir(&dir, part)?;
                     self.job.root.owner.give(&made)?;
                     // The umask took from the mode that it was made with.
                     rustix::fs::fchmod(&made, rustix::fs::Mode::from_raw_mode(0o755))?;
@@ -222,7 +230,7 @@ impl<'a, 'r> Intake<'a, 'r> {
                 }
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                     let twice = |_| Error::entry(path.as_bytes(), Refusal::Twice);
-                    dir = tree::open_dir(&dir, part.as_ref()).map_err(twice)?;
+                    dir = open_dir(&dir, part).map_err(twice)?;
                 }
                 Err(e) => return Err(e.into()),
             }

@@ -22,7 +22,6 @@ pub mod name;
 pub mod pack;
 pub mod place;
 pub mod staging;
-pub mod tree;
 pub mod untar;
 pub mod unzip;
 pub mod walk;
@@ -42,7 +41,7 @@ pub use staging::Staging;
 
 use super::abort::Abort;
 use super::files::Root;
-use super::progress::Meter;
+use super::progress::{Meter, Stage};
 use crate::protocol::archive::Format;
 
 /// Most files and directories that an archive may have.
@@ -62,7 +61,7 @@ pub fn extract(staging: &Staging, archive: &Path, target: &Path, job: &Job) -> R
     place::check_target(&job.root.dir, target)?;
     let mut room = Room::new(job.root);
     let unpacked = unpack(file, staging.dir().try_clone()?, &mut room, job)?;
-    job.meter.stage("moving");
+    job.meter.stage(Stage::Moving);
     let placed = place::place(staging.dir(), target, job)?;
     room.keep();
     job.root.quota.give_back(placed.freed);
@@ -77,7 +76,7 @@ pub fn unpack(file: File, into: Dir, room: &mut Room<'_>, job: &Job) -> Result<U
     if format == Format::Zip {
         unzip::unpack(file, &mut intake)?;
     } else {
-        job.meter.begin("extracting", Some(size));
+        job.meter.begin(Stage::Extracting, Some(size));
         let source = BufReader::with_capacity(64 << 10, job.meter.reader(file));
         match format {
             Format::TarGz => untar::unpack(flate2::bufread::MultiGzDecoder::new(source), &mut intake)?,

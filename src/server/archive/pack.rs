@@ -13,9 +13,10 @@ use rawzip::{CompressionMethod, DataDescriptorOutput, ZipArchiveWriter};
 use rustix::fs::Mode;
 
 use super::walk::{self, Item, Walk};
-use super::{Error, Job, MAX_ENTRIES, Room, Staging, place, tree};
+use super::{Error, Job, MAX_ENTRIES, Room, Staging, place};
 use crate::protocol::archive::Format;
-use crate::server::progress::Metered;
+use crate::server::files::place::open_entry;
+use crate::server::progress::{Metered, Stage};
 
 /// Its name while it is written.
 const UNFINISHED: &str = "archive";
@@ -47,14 +48,14 @@ pub fn pack<'a>(
     let above = archive.parent().unwrap_or(Path::new(""));
     place::check_target(dir, above)?;
     let walk = Walk { dir, roots: &roots, except: walk::identity(dir, archive), abort: job.abort };
-    job.meter.stage("looking");
+    job.meter.stage(Stage::Looking);
     let (mut entries, mut bytes) = (0_u64, 0_u64);
     walk.run(&mut |item| {
         entries += 1;
         bytes = bytes.saturating_add(if item.is_dir { 0 } else { size_of(&item) });
         if entries > MAX_ENTRIES { Err(Error::TooMany) } else { Ok(()) }
     })?;
-    job.meter.begin("packing", Some(bytes));
+    job.meter.begin(Stage::Packing, Some(bytes));
 
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
@@ -97,7 +98,7 @@ fn write<'a>(
             return sink.directory(&item);
         }
         // Opened without following a link, and looked at again: it may have been exchanged.
-        let opened = walk::if_still_there(tree::open_file(item.parent, item.own), item.name)?;
+        let opened = walk::if_still_there(open_entry(item.parent, item.own), item.name)?;
         let Some(file) = opened.filter(is_regular) else {
             vanished += 1;
             return Ok(());

@@ -6,8 +6,9 @@ use std::path::{Component, Path, PathBuf};
 
 use cap_std::fs::{Dir, DirBuilder, DirBuilderExt, MetadataExt};
 
-use super::{Error, Job, tree};
+use super::{Error, Job};
 use crate::server::files::Owner;
+use crate::server::files::place::open_below;
 
 /// Refuses a target that is there and no directory, before anything is done.
 pub fn check_target(dir: &Dir, target: &Path) -> Result<(), Error> {
@@ -82,11 +83,11 @@ pub fn make_dirs(dir: &Dir, path: &Path, owner: Owner) -> Result<Dir, Error> {
         // From the top each time, so that a link inside the directory may lead anywhere inside it.
         match dir.create_dir_with(&below, &builder) {
             Ok(()) => {
-                at = tree::open_below(dir, &below)?;
+                at = open_below(dir, &below)?;
                 owner.give(&at)?;
             }
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                at = tree::open_below(dir, &below).map_err(|e| Error::at(below.display(), e))?;
+                at = open_below(dir, &below).map_err(|e| Error::at(below.display(), e))?;
             }
             Err(e) => return Err(Error::at(below.display(), e)),
         }

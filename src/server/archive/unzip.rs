@@ -18,6 +18,7 @@ use super::error::Refusal;
 use super::intake::{Intake, Traits};
 use super::name::EntryName;
 use super::{Error, MAX_ENTRIES};
+use crate::server::progress::Stage;
 
 /// What every entry takes in the file before its data, at least.
 const LOCAL_HEADER: u64 = 30;
@@ -91,7 +92,7 @@ fn look(archive: &ZipArchive<FileReader>, buffer: &mut [u8], intake: &mut Intake
     if spans.windows(2).any(|pair| pair[1].0 < pair[0].1) {
         return Err(Error::damaged("two entries share their data"));
     }
-    intake.job.meter.begin("extracting", Some(bytes));
+    intake.job.meter.begin(Stage::Extracting, Some(bytes));
     Ok(())
 }
 

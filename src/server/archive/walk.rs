@@ -10,9 +10,10 @@ use cap_std::fs::{Dir, ReadDir};
 use rustix::fs::{AtFlags, FileType, Stat, statat};
 use rustix::io::Errno;
 
+use super::Error;
 use super::name::{EntryName, MAX_DEPTH, RESERVED};
-use super::{Error, tree};
 use crate::server::abort::Abort;
+use crate::server::files::place::open_dir;
 
 /// One thing that goes in. `name` is its path from the server's directory, `own` the one in `parent`.
 pub struct Item<'a> {
@@ -131,7 +132,7 @@ impl Walk<'_> {
             *left_out += 1;
             return Ok(None);
         }
-        let below = if is_dir { if_still_there(tree::open_dir(parent, own), name)? } else { None };
+        let below = if is_dir { if_still_there(open_dir(parent, own), name)? } else { None };
         if is_dir && below.is_none() {
             *left_out += 1;
             return Ok(None);

@@ -22,11 +22,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ClientConfig;
+use serde::{Deserialize, Serialize};
 use ureq::ResponseExt;
 use ureq::http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH};
 
 use super::abort::Abort;
-use super::progress::Meter;
+use super::progress::{Meter, Stage};
 use crate::protocol::{Code, Fault};
 
 /// Largest download, in bytes.
@@ -54,8 +55,24 @@ pub struct Internet {
     pub allow_insecure: bool,
 }
 
+/// Brings what an address names.
+pub trait Fetch {
+    /// Writes it into `to`. `room` is asked before each piece is written.
+    ///
+    /// # Errors
+    /// Why nothing came, or not all.
+    fn fetch(
+        &self,
+        url: &str,
+        to: &mut dyn Write,
+        room: &mut dyn FnMut(u64) -> Result<(), super::archive::Error>,
+        abort: &Abort,
+        meter: &Meter,
+    ) -> Result<Downloaded, Error>;
+}
+
 /// What came.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Downloaded {
     pub size: u64,
     pub sha256: [u8; 32],
@@ -85,9 +102,8 @@ pub enum Error {
     Write(super::archive::Error),
 }
 
-impl Internet {
-    /// Downloads `url` into `to`. `room` is asked before each piece is written.
-    pub fn fetch(
+impl Fetch for Internet {
+    fn fetch(
         &self,
         url: &str,
         to: &mut dyn Write,
@@ -111,7 +127,7 @@ impl Internet {
             .and_then(filename::from_disposition)
             .or_else(|| filename::from_url(url))
             .or_else(|| filename::from_url(&response.get_uri().to_string()));
-        meter.begin("downloading", promised);
+        meter.begin(Stage::Downloading, promised);
         let mut body = meter.reader(response.body_mut().with_config().limit(MAX_SIZE + 1).reader());
         let mut sum = ring::digest::Context::new(&ring::digest::SHA256);
         let (mut size, mut buffer) = (0, vec![0; 64 << 10]);

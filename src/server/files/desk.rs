@@ -1,22 +1,25 @@
 //! [`Desk`]: what is asked of servers' files, done and told. Runs on the threads of whoever calls it. What the kernel denies
 //! to an Agent without root is asked of a container, and only that.
 
+use std::ffi::CString;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, unlinkat};
 
-use super::helper::Work;
-use super::{Files, Helper, Stop, Trouble, perform, tree};
-use crate::protocol::{Fault, FileAction, Outcome, Reply, ServerId, Spec};
+use super::{Files, Trouble, perform, tree};
+use crate::protocol::{Fault, FileAction, FileReply, Outcome, Reply, ServerId, Spec};
+use crate::server::abort::Abort;
+use crate::server::helper::talk::Work;
+use crate::server::helper::{Errand, Helper};
 
 /// See the module's description.
 #[derive(Debug)]
 pub struct Desk {
     pub files: Arc<Files>,
     /// Where the Agent is not root.
-    pub helper: Option<Helper>,
+    pub helper: Option<Arc<Helper>>,
     /// Ends what is long.
-    pub stop: Stop,
+    pub abort: Abort,
 }
 
 impl Desk {
@@ -30,12 +33,15 @@ impl Desk {
         action: &FileAction,
         most: u64,
     ) -> Outcome {
-        let done = self.files.root(server, spec).and_then(|root| perform(&root, action, most, &self.stop));
+        let done = self.files.root(server, spec).and_then(|root| perform(&root, action, most, &self.abort));
         let reply = match (done, &self.helper) {
             (Ok(reply), _) => reply,
             (Err(trouble), Some(helper)) if trouble.is_denied() => {
-                let (owner, quota) = (self.files.owner(spec), self.files.quota(server, spec));
-                helper.run(label, server, owner, &quota, &Work::Act(action, most))?
+                let quota = self.files.quota(server, spec);
+                let errand = Errand::new(server, self.files.owner(spec), &quota, &self.abort);
+                let reply = helper.run(&errand, Work::act(server, action, most));
+                let reply = reply.map_err(|refused| refused.fault(label, server))?.reply();
+                return Ok(reply.unwrap_or_else(|| Reply::File(Box::<FileReply>::default())));
             }
             (Err(trouble), _) => {
                 if let Trouble::Io(error) = &trouble {
@@ -57,7 +63,8 @@ impl Desk {
         match (given, &self.helper) {
             (Err(trouble), Some(helper)) if trouble.is_denied() => {
                 let quota = self.files.quota(server, spec);
-                helper.run(label, server, Some(owner), &quota, &Work::Give).map(drop)
+                let errand = Errand::new(server, Some(owner), &quota, &self.abort);
+                helper.run(&errand, Work::Give).map(drop).map_err(|refused| refused.fault(label, server))
             }
             (given, _) => given.map_err(|trouble| trouble.fault()),
         }
@@ -69,11 +76,13 @@ impl Desk {
     /// What could not be deleted.
     pub fn remove(&self, label: &str, server: &ServerId, spec: &Spec) -> Result<(), Trouble> {
         let quota = self.files.quota(server, spec);
-        let removed = tree::delete_server(self.files.servers(), server.as_str(), &quota, &self.stop);
+        let name = CString::new(server.as_str()).map_err(std::io::Error::from)?;
+        let removed = tree::remove_entry(self.files.servers(), &name, Some(&quota), &self.abort);
         match (removed, &self.helper) {
             (Err(trouble), Some(helper)) if trouble.is_denied() => {
-                helper.run(label, server, None, &quota, &Work::Empty)?;
-                Ok(unlinkat(self.files.servers(), server.as_str(), AtFlags::REMOVEDIR)?)
+                let errand = Errand::new(server, None, &quota, &self.abort);
+                helper.run(&errand, Work::Empty).map_err(|refused| refused.fault(label, server))?;
+                Ok(unlinkat(self.files.servers(), &name, AtFlags::REMOVEDIR)?)
             }
             (removed, _) => removed,
         }

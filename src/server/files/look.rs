@@ -8,9 +8,11 @@ use cap_std::fs::{OpenOptions, OpenOptionsExt};
 use rustix::fs::{AtFlags, Dir as Entries, FileType, OFlags, Stat, statat};
 
 use super::place::{enter, kind, readable};
-use super::{Root, Stop, Trouble};
+use super::temporary::{self, JOB};
+use super::{Root, Trouble};
 use crate::protocol::file::{FileEntry, FileKind, Modified, SearchKind};
 use crate::protocol::{FileReply, RelPath};
+use crate::server::abort::Abort;
 
 /// Entries in one listing.
 const MAX_ENTRIES: usize = 10_000;
@@ -20,12 +22,15 @@ const SEARCH_TIME: Duration = Duration::from_secs(5);
 const SEARCH_DEPTH: usize = 32;
 
 /// The entries of a directory, directories first, each group by name.
-pub fn list(root: &Root, path: &RelPath, stop: &Stop, reply: FileReply) -> Result<FileReply, Trouble> {
+pub fn list(root: &Root, path: &RelPath, abort: &Abort, reply: FileReply) -> Result<FileReply, Trouble> {
     let dir = root.dir.open_dir(path.as_str())?;
     let (mut files, mut truncated) = (Vec::new(), false);
     for name in names(&dir)? {
-        stop.check()?;
+        abort.check()?;
         let name = name?;
+        if is_hidden(name.to_bytes()) {
+            continue;
+        }
         if files.len() == MAX_ENTRIES {
             truncated = true;
             break;
@@ -75,7 +80,7 @@ pub fn search(
     path: &RelPath,
     query: &str,
     wanted: Option<&SearchKind>,
-    stop: &Stop,
+    abort: &Abort,
     reply: FileReply,
 ) -> Result<FileReply, Trouble> {
     let deadline = Instant::now() + SEARCH_TIME;
@@ -84,7 +89,7 @@ pub fn search(
     let mut open = vec![(names(&root.dir.open_dir(path.as_str())?)?, start)];
     let (mut files, mut truncated) = (Vec::new(), false);
     loop {
-        stop.check()?;
+        abort.check()?;
         let depth = open.len();
         let Some((entries, prefix)) = open.last_mut() else { break };
         let Some(name) = entries.next() else {
@@ -96,6 +101,9 @@ pub fn search(
             break;
         }
         let Ok(name) = name else { continue };
+        if is_hidden(name.to_bytes()) {
+            continue;
+        }
         let Ok(dir) = entries.dir.fd() else { continue };
         let Ok(stat) = statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
         let shown = name.to_string_lossy();
@@ -138,6 +146,11 @@ impl Iterator for Names {
             }
         }
     }
+}
+
+/// What the Agent itself works on, and what a crash of it has left until that is swept.
+fn is_hidden(name: &[u8]) -> bool {
+    temporary::is_ours(name) || name.starts_with(JOB.as_bytes())
 }
 
 fn is_own(name: &CStr) -> bool {

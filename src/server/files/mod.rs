@@ -9,8 +9,6 @@
 //! | [`look`], [`read`], [`write`](mod@write), [`tree`], [`permissions`] | the work |
 //! | [`temporary`] | files that are there as a whole or not at all |
 //! | [`task`], [`desk`] | which work an action is, and having it done |
-//! | [`helper`] | what takes root, by a container of its own |
-//! | [`stop`] | ends long work |
 //! | [`trouble`] | what goes wrong, as the Panel is told |
 //!
 //! Every access goes from an open directory handle through [`cap_std`], which never leaves it: `openat2` beneath the
@@ -32,16 +30,12 @@ pub mod tree;
 pub mod write;
 
 pub mod desk;
-pub mod helper;
-pub mod stop;
 pub mod task;
 pub mod trouble;
 
 pub use desk::Desk;
-pub use helper::Helper;
 pub use owner::Owner;
 pub use quota::Quota;
 pub use root::{Files, Root};
-pub use stop::Stop;
 pub use task::perform;
 pub use trouble::Trouble;

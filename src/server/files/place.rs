@@ -1,14 +1,15 @@
 //! From a path to what the system calls need: an open directory and one name in it. What follows a path goes through
 //! [`cap_std`]; from there on every call names a single entry of an open directory and follows nothing.
 
-use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use cap_std::fs::{Dir, DirBuilder, DirBuilderExt, OpenOptions, OpenOptionsExt};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, statat};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 use super::{Root, Trouble};
 use crate::protocol::{Code, RelPath};
@@ -130,9 +131,29 @@ impl Place<'_> {
 }
 
 /// Opens a directory that an open one holds; a link in its place is not followed.
-pub fn enter(dir: impl AsFd, name: &CStr) -> rustix::io::Result<OwnedFd> {
+pub fn enter(dir: impl AsFd, name: impl Arg) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(dir, name, flags, Mode::empty())
+}
+
+/// The same as a root of its own.
+pub fn open_dir(dir: impl AsFd, name: impl Arg) -> io::Result<Dir> {
+    Ok(Dir::from_std_file(File::from(enter(dir, name)?)))
+}
+
+/// Opens the directory at a path beneath `dir`, through links that stay there. Unlike [`Dir::open_dir`] not with
+/// `O_PATH`, so that it can be given away and synced.
+pub fn open_below(dir: &Dir, path: &Path) -> io::Result<Dir> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(OFlags::DIRECTORY.bits().cast_signed());
+    Ok(Dir::from_std_file(dir.open_with(path, &options)?.into_std()))
+}
+
+/// Opens what should be a regular file that an open directory holds, without following a link or waiting for the other
+/// end of a pipe. The caller looks at what it is.
+pub fn open_entry(dir: impl AsFd, name: impl Arg) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    Ok(File::from(openat(dir, name, flags, Mode::empty())?))
 }
 
 /// A handle for reading the entries of a directory whose own handle may only stand for it.

@@ -14,43 +14,66 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::look::{Names, names};
-use super::place::{Place, enter, freed, kind, special};
+use super::place::{Place, enter, freed, kind, open_entry, special};
 use super::temporary::{Temporary, rename_to_free, unused_name};
 use super::write::{Taken, dress};
-use super::{Quota, Root, Stop, Trouble};
+use super::{Quota, Root, Trouble};
 use crate::protocol::{Code, FileReply, RelPath};
+use crate::server::abort::Abort;
 
 /// Each level of a directory under way holds descriptors.
 const MAX_DEPTH: usize = 64;
 /// A directory that somebody else keeps filling is not deleted for ever.
 const ROUNDS: usize = 8;
-/// Bytes copied before the limit and the stop are looked at again.
+/// Bytes copied before the limit and the end are looked at again.
 const PIECE: u64 = 8 << 20;
 
 /// Deletes a file, a link (never what it leads to), or a directory with all that is in it.
-pub fn delete(root: &Root, path: &RelPath, stop: &Stop, reply: FileReply) -> Result<FileReply, Trouble> {
+pub fn delete(root: &Root, path: &RelPath, abort: &Abort, reply: FileReply) -> Result<FileReply, Trouble> {
     let place = root.place(path)?;
     let stat = place.look()?.ok_or(Errno::NOENT)?;
-    remove(&place.dir, &CString::new(place.name).map_err(io::Error::from)?, &stat, &root.quota, stop)?;
+    remove(&place.dir, &CString::new(place.name).map_err(io::Error::from)?, &stat, Some(&root.quota), abort)?;
     place.sync()?;
     Ok(reply)
 }
 
-/// Deletes one entry of an open directory.
-fn remove(dir: impl AsFd, name: &CStr, stat: &Stat, quota: &Quota, stop: &Stop) -> Result<(), Trouble> {
+/// Deletes one entry of an open directory, as [`delete`] does. One that is not there is deleted. What goes is given back
+/// to `quota`.
+///
+/// # Errors
+/// What could not be deleted; what was deleted before stays so.
+pub fn remove_entry(
+    dir: impl AsFd,
+    name: &CStr,
+    quota: Option<&Quota>,
+    abort: &Abort,
+) -> Result<(), Trouble> {
+    match statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => Ok(()),
+        stat => remove(&dir, name, &stat?, quota, abort),
+    }
+}
+
+fn remove(
+    dir: impl AsFd,
+    name: &CStr,
+    stat: &Stat,
+    quota: Option<&Quota>,
+    abort: &Abort,
+) -> Result<(), Trouble> {
     if kind(stat) != FileType::Directory {
         unlinkat(&dir, name, AtFlags::empty())?;
-        quota.give_back(freed(stat));
+        give_back(quota, stat);
         return Ok(());
     }
     for _ in 0..ROUNDS {
-        empty(enter(&dir, name)?, quota, stop)?;
+        empty(enter(&dir, name)?, quota, abort)?;
         match unlinkat(&dir, name, AtFlags::REMOVEDIR) {
             // Somebody has put something into it since.
             Err(Errno::NOTEMPTY | Errno::EXIST) => {}
             result => {
                 result?;
-                quota.give_back(freed(stat));
+                give_back(quota, stat);
                 return Ok(());
             }
         }
@@ -58,14 +81,20 @@ fn remove(dir: impl AsFd, name: &CStr, stat: &Stat, quota: &Quota, stop: &Stop) 
     Err(Trouble::told(Code::Conflict, "The server keeps writing there. Stop it and try again."))
 }
 
+fn give_back(quota: Option<&Quota>, stat: &Stat) {
+    if let Some(quota) = quota {
+        quota.give_back(freed(stat));
+    }
+}
+
 /// Deletes all that is in a directory. What lies deeper than `MAX_DEPTH` is first moved up to it: no depth that
 /// somebody made takes more descriptors than that.
-pub fn empty(top: OwnedFd, quota: &Quota, stop: &Stop) -> Result<(), Trouble> {
+pub fn empty(top: OwnedFd, quota: Option<&Quota>, abort: &Abort) -> Result<(), Trouble> {
     let mut moved = true;
     while std::mem::take(&mut moved) {
         let mut open: Vec<(OwnedFd, Names, CString)> = vec![level(top.try_clone()?, CString::default())?];
         loop {
-            stop.check()?;
+            abort.check()?;
             let depth = open.len();
             let Some((dir, entries, _)) = open.last_mut() else { break };
             let Some(name) = entries.next() else {
@@ -91,7 +120,7 @@ pub fn empty(top: OwnedFd, quota: &Quota, stop: &Stop) -> Result<(), Trouble> {
                     Err(Errno::NOENT | Errno::ISDIR) => {}
                     result => {
                         result?;
-                        quota.give_back(freed(&stat));
+                        give_back(quota, &stat);
                     }
                 }
                 continue;
@@ -106,7 +135,7 @@ pub fn empty(top: OwnedFd, quota: &Quota, stop: &Stop) -> Result<(), Trouble> {
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                 inner => {
                     let inner = level(inner?, name)?;
-                    quota.give_back(freed(&stat));
+                    give_back(quota, &stat);
                     open.push(inner);
                 }
             }
@@ -137,7 +166,7 @@ pub fn copy(
     root: &Root,
     from: &RelPath,
     to: &RelPath,
-    stop: &Stop,
+    abort: &Abort,
     reply: FileReply,
 ) -> Result<FileReply, Trouble> {
     let (source, stat) = root.open(from, OpenOptions::new().read(true))?;
@@ -149,10 +178,10 @@ pub fn copy(
     let mut left_out = 0;
     if kind(&stat) == FileType::RegularFile {
         let copy = Temporary::new(&new.dir)?;
-        copy_file(&source, &stat, &copy.file, root, &mut taken, stop)?;
+        copy_file(&source, &stat, &copy.file, root, &mut taken, abort)?;
         copy.publish(new.name)?;
     } else {
-        left_out = copy_directory(root, source.into(), &stat, &new, &mut taken, stop)?;
+        left_out = copy_directory(root, source.into(), &stat, &new, &mut taken, abort)?;
     }
     taken.keep();
     let message = match left_out {
@@ -169,22 +198,19 @@ fn copy_directory(
     stat: &Stat,
     new: &Place,
     taken: &mut Taken,
-    stop: &Stop,
+    abort: &Abort,
 ) -> Result<u64, Trouble> {
     let name = unused_name()?;
     taken.more(Quota::blocks(0))?;
     mkdirat(&new.dir, &name, Mode::RWXU)?;
     let copied = enter(&new.dir, &name).map_err(Trouble::from).and_then(|copy| {
-        let left_out = copy_entries(root, source, stat, copy, taken, stop)?;
+        let left_out = copy_entries(root, source, stat, copy, taken, abort)?;
         rename_to_free(&new.dir, &*name, &new.dir, new.name)?;
         Ok(left_out)
     });
     if copied.is_err() {
-        // What was copied was taken from the quota, so it is not given back here a second time.
-        let unlimited = root.quota.apart();
-        let made = statat(&new.dir, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(Trouble::from);
-        let removed = made.and_then(|made| remove(&new.dir, &name, &made, &unlimited, &Stop::default()));
-        if let Err(error) = removed {
+        // What was copied is given back by whoever took it, so not here a second time.
+        if let Err(error) = remove_entry(&new.dir, &name, None, &Abort::default()) {
             log::warn!("an unfinished copy stays behind: {error}");
         }
     } else {
@@ -200,13 +226,13 @@ fn copy_entries(
     stat: &Stat,
     copy: OwnedFd,
     taken: &mut Taken,
-    stop: &Stop,
+    abort: &Abort,
 ) -> Result<u64, Trouble> {
     let target = fstat(&copy)?;
     let mut left_out = 0;
     let mut open = vec![(names(&source)?, source, *stat, copy)];
     loop {
-        stop.check()?;
+        abort.check()?;
         let depth = open.len();
         let Some((entries, from, stat, to)) = open.last_mut() else { break };
         let Some(name) = entries.next() else {
@@ -225,9 +251,7 @@ fn copy_entries(
         };
         match kind(&found) {
             FileType::RegularFile => {
-                let flags =
-                    OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-                let file = File::from(openat(&*from, &name, flags, Mode::empty())?);
+                let file = open_entry(&*from, &name)?;
                 let stat = fstat(&file)?;
                 if kind(&stat) != FileType::RegularFile {
                     return Err(special());
@@ -235,7 +259,7 @@ fn copy_entries(
                 let flags =
                     OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let new = File::from(openat(&*to, &name, flags, Mode::RUSR | Mode::WUSR)?);
-                copy_file(&file, &stat, &new, root, taken, stop)?;
+                copy_file(&file, &stat, &new, root, taken, abort)?;
                 new.sync_all()?;
             }
             FileType::Symlink => {
@@ -272,14 +296,14 @@ fn copy_file(
     copy: &File,
     root: &Root,
     taken: &mut Taken,
-    stop: &Stop,
+    abort: &Abort,
 ) -> Result<(), Trouble> {
     use std::io::Read;
     // Half of it may be a hole, but what is copied has none.
     let mut left = u64::try_from(stat.st_size).unwrap_or(0);
     taken.more(Quota::blocks(0))?;
     while left > 0 {
-        stop.check()?;
+        abort.check()?;
         let piece = left.min(PIECE);
         taken.more(piece)?;
         let copied = io::copy(&mut source.take(piece), &mut &*copy)?;
@@ -293,14 +317,39 @@ fn copy_file(
     Ok(())
 }
 
-/// The directory of a server with all that is in it.
-///
-/// # Errors
-/// What could not be deleted; what was deleted before stays so.
-pub fn delete_server(servers: impl AsFd, name: &str, quota: &Quota, stop: &Stop) -> Result<(), Trouble> {
-    let name = CString::new(name).map_err(io::Error::from)?;
-    match statat(&servers, &name, AtFlags::SYMLINK_NOFOLLOW) {
-        Err(Errno::NOENT) => Ok(()),
-        stat => remove(&servers, &name, &stat?, quota, stop),
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use cap_std::ambient_authority;
+    use cap_std::fs::Dir;
+
+    use super::*;
+
+    #[test]
+    fn cve_2023_25168_a_removal_follows_no_link_and_gets_to_any_depth() {
+        let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(outside.path().join("kept"), "x").unwrap();
+        fs::create_dir_all(inside.path().join("tree/a/b")).unwrap();
+        fs::write(inside.path().join("tree/a/file"), "x").unwrap();
+        symlink(outside.path(), inside.path().join("tree/a/out")).unwrap();
+        symlink(outside.path().join("kept"), inside.path().join("tree/kept")).unwrap();
+        // Deeper than any path that the kernel takes, and than descriptors go round.
+        let parent = Dir::open_ambient_dir(inside.path(), ambient_authority()).unwrap();
+        let mut deep = enter(&parent, c"tree").unwrap();
+        for _ in 0..3000 {
+            mkdirat(&deep, "d", Mode::RWXU).unwrap();
+            deep = enter(&deep, c"d").unwrap();
+        }
+        drop(deep);
+        let remove = |name| remove_entry(&parent, name, None, &Abort::default()).unwrap();
+        remove(c"tree");
+        assert_eq!(fs::read_dir(inside.path()).unwrap().count(), 0);
+        assert_eq!(fs::read_to_string(outside.path().join("kept")).unwrap(), "x");
+        remove(c"tree");
+        symlink(outside.path(), inside.path().join("link")).unwrap();
+        remove(c"link");
+        assert!(outside.path().join("kept").exists() && !inside.path().join("link").exists());
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use rustix::io::Errno;
 
 use crate::protocol::{Code, Fault};
+use crate::server::abort::Aborted;
 
 /// Why something was not done.
 #[derive(Debug)]
@@ -24,6 +25,13 @@ impl From<io::Error> for Trouble {
 impl From<Errno> for Trouble {
     fn from(error: Errno) -> Trouble {
         Trouble::Io(error.into())
+    }
+}
+
+impl From<Aborted> for Trouble {
+    fn from(Aborted: Aborted) -> Trouble {
+        let text = "The Agent was stopped while this was under way. Look at the files when it is back.";
+        Trouble::told(Code::Interrupted, text)
     }
 }
 

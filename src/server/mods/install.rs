@@ -9,13 +9,16 @@ use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 use ring::digest::{Context, SHA256};
 use rustix::fs::Mode;
 
-use super::records::{ModFile, ModRecord, ModRecords, Mods, Stamp};
+use super::records::{Keep, ModFile, ModRecord, Mods, Stamp};
 use crate::protocol::mods::{InstallMod, ModView};
-use crate::protocol::{Code, Fault, ServerId};
+use crate::protocol::{Code, Fault};
+use crate::server::abort::Abort;
 use crate::server::archive::walk::Walk;
-use crate::server::archive::{self, Job, Room, Staging, open_regular, place, tree};
-use crate::server::download::{self, Internet};
+use crate::server::archive::{self, Job, Room, Staging, open_regular, place};
+use crate::server::download::{self, Downloaded, Fetch};
 use crate::server::files::Trouble;
+use crate::server::files::place::{open_dir, open_entry};
+use crate::server::progress::{Meter, Stage};
 
 /// Most mods of a server, and most files of one.
 const MAX_MODS: usize = 1024;
@@ -26,8 +29,7 @@ const CONTENT: &str = "content";
 
 /// Where a server's mods are and are known.
 pub struct Place<'a> {
-    pub server: &'a ServerId,
-    pub records: &'a ModRecords,
+    pub keep: &'a dyn Keep,
     /// The mod directory, from the server's own.
     pub mod_dir: &'a str,
     pub job: &'a Job<'a>,
@@ -54,11 +56,11 @@ struct Content {
 pub fn install(
     place: &Place,
     wanted: &InstallMod,
-    internet: &Internet,
+    from: &dyn Fetch,
     staging: &Staging,
 ) -> Result<ModView, Error> {
     let job = place.job;
-    let mut mods = place.records.load(place.server).map_err(Error::Record)?;
+    let mut mods = place.keep.load().map_err(Error::Record)?;
     let older = mods.mods.iter().position(|known| known.id == wanted.id).map(|at| mods.mods.remove(at));
     if mods.mods.len() >= MAX_MODS {
         return Err(told(
@@ -68,8 +70,8 @@ pub fn install(
     }
     place::check_target(&job.root.dir, Path::new(place.mod_dir))?;
     let mut room = Room::new(job.root);
-    let content = fetch(wanted, internet, staging, &mut room, job)?;
-    job.meter.stage("installing");
+    let content = fetch(wanted, from, staging, &mut room, job)?;
+    job.meter.stage(Stage::Installing);
     check_free(place, &mods, older.as_ref(), &content)?;
 
     let below = |path: &String| join(place.mod_dir, path);
@@ -101,9 +103,9 @@ pub fn install(
     both.directories.sort_unstable();
     both.directories.dedup();
     mods.mods.push(both.clone());
-    place.records.save(place.server, &mods).map_err(Error::Record)?;
+    place.keep.save(&mods).map_err(Error::Record)?;
 
-    let from = tree::open_dir(staging.dir(), CONTENT.as_ref())?;
+    let from = open_dir(staging.dir(), CONTENT)?;
     let placed = place::place(&from, Path::new(place.mod_dir), job)?;
     room.keep();
     job.root.quota.give_back(placed.freed);
@@ -119,13 +121,13 @@ pub fn install(
     let view = plain_view(&record);
     mods.mods.pop();
     mods.mods.push(record);
-    place.records.save(place.server, &mods).map_err(Error::Record)?;
+    place.keep.save(&mods).map_err(Error::Record)?;
     Ok(view)
 }
 
 /// Removes exactly what a mod brought, changed or not. Gives the mods that are left and how many files went.
 pub fn uninstall(place: &Place, id: &str) -> Result<(Mods, u64), Error> {
-    let mut mods = place.records.load(place.server).map_err(Error::Record)?;
+    let mut mods = place.keep.load().map_err(Error::Record)?;
     let Some(at) = mods.mods.iter().position(|known| known.id == id) else {
         return Err(told(Code::FileNotFound, "There is no such mod on this server."));
     };
@@ -133,13 +135,13 @@ pub fn uninstall(place: &Place, id: &str) -> Result<(Mods, u64), Error> {
     remove_directories(&place.job.root.dir, &mods.mods[at].directories);
     // Last, so that after a crash half-way it can be repeated.
     mods.mods.remove(at);
-    place.records.save(place.server, &mods).map_err(Error::Record)?;
+    place.keep.save(&mods).map_err(Error::Record)?;
     Ok((mods, removed))
 }
 
 /// The mods of a server, with what is no longer as it was installed.
 pub fn list(place: &Place) -> Result<Vec<ModView>, Error> {
-    let mods = place.records.load(place.server).map_err(Error::Record)?;
+    let mods = place.keep.load().map_err(Error::Record)?;
     mods.mods.iter().map(|known| view(place, known)).collect()
 }
 
@@ -200,7 +202,7 @@ fn plain_view(known: &ModRecord) -> ModView {
 /// Downloads into the job's own directory, checks, unpacks, and takes stock.
 fn fetch(
     wanted: &InstallMod,
-    internet: &Internet,
+    from: &dyn Fetch,
     staging: &Staging,
     room: &mut Room,
     job: &Job,
@@ -208,16 +210,9 @@ fn fetch(
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true).mode(0o600);
     let file = staging.dir().open_with(DOWNLOAD, &options).map_err(archive::Error::from)?.into_std();
-    let fetched =
-        internet.fetch(&wanted.url, &mut &file, &mut |bytes| room.take(bytes), job.abort, job.meter);
-    let fetched = fetched.map_err(Error::Download)?;
-    if wanted.sha256.is_some_and(|wanted| wanted != fetched.sha256) {
-        let text =
-            "The download is not the file that was meant: its SHA-256 is another. Nothing was installed.";
-        return Err(told(Code::ChecksumMismatch, text));
-    }
+    let fetched = download(wanted, from, &file, room, job.abort, job.meter)?;
     staging.dir().create_dir(CONTENT).map_err(archive::Error::from)?;
-    let content = tree::open_dir(staging.dir(), CONTENT.as_ref())?;
+    let content = open_dir(staging.dir(), CONTENT)?;
     if wanted.unpack {
         archive::unpack(file, content.try_clone().map_err(archive::Error::from)?, room, job)?;
         staging.dir().remove_file(DOWNLOAD).map_err(archive::Error::from)?;
@@ -236,6 +231,28 @@ fn fetch(
     Ok(Content { files, directories: BTreeSet::new() })
 }
 
+/// Downloads into a file, and makes sure that it is what was meant.
+///
+/// # Errors
+/// Why nothing came, or `CHECKSUM_MISMATCH`.
+pub fn download(
+    wanted: &InstallMod,
+    from: &dyn Fetch,
+    mut to: &File,
+    room: &mut Room,
+    abort: &Abort,
+    meter: &Meter,
+) -> Result<Downloaded, Error> {
+    let fetched = from.fetch(&wanted.url, &mut to, &mut |bytes| room.take(bytes), abort, meter);
+    let fetched = fetched.map_err(Error::Download)?;
+    if wanted.sha256.is_some_and(|wanted| wanted != fetched.sha256) {
+        let text =
+            "The download is not the file that was meant: its SHA-256 is another. Nothing was installed.";
+        return Err(told(Code::ChecksumMismatch, text));
+    }
+    Ok(fetched)
+}
+
 /// What an archive has brought.
 fn take_stock(content: &Dir, job: &Job) -> Result<Content, Error> {
     let mut found = Content { files: BTreeMap::new(), directories: BTreeSet::new() };
@@ -246,7 +263,7 @@ fn take_stock(content: &Dir, job: &Job) -> Result<Content, Error> {
             found.directories.insert(item.name.to_owned());
             return Ok(());
         }
-        let file = tree::open_file(item.parent, item.own)?;
+        let file = open_entry(item.parent, item.own)?;
         let size = file.metadata()?.len();
         match hash(file, job) {
             Ok(sum) => drop(found.files.insert(item.name.to_owned(), (size, sum))),
@@ -378,6 +395,14 @@ impl Error {
             Error::Download(error) => error.fault("modUrl"),
             Error::Told(fault) => fault.clone(),
             Error::Record(error) => Trouble::from(io::Error::from(error.kind())).fault(),
+        }
+    }
+
+    /// Whether the kernel denied it to this user.
+    pub fn is_denied(&self) -> bool {
+        match self {
+            Error::Archive(error) | Error::Download(download::Error::Write(error)) => error.is_denied(),
+            _ => false,
         }
     }
 

@@ -19,6 +19,32 @@ pub struct ModRecords {
     dir: PathBuf,
 }
 
+/// Keeps the mods of one server, wherever that is.
+pub trait Keep {
+    /// # Errors
+    /// When they cannot be read: what is not known must not be written over.
+    fn load(&self) -> io::Result<Mods>;
+    /// # Errors
+    /// When they cannot be kept; what is kept is then what was.
+    fn save(&self, mods: &Mods) -> io::Result<()>;
+}
+
+/// In the Agent's own state.
+pub struct Kept<'a> {
+    pub records: &'a ModRecords,
+    pub server: &'a ServerId,
+}
+
+impl Keep for Kept<'_> {
+    fn load(&self) -> io::Result<Mods> {
+        self.records.load(self.server)
+    }
+
+    fn save(&self, mods: &Mods) -> io::Result<()> {
+        self.records.save(self.server, mods)
+    }
+}
+
 /// All mods of one server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mods {
