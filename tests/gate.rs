@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct House {
     entered: Sender<()>,
     hold: Receiver<()>,
-    streams: Sender<Sender<Vec<u8>>>,
+    streams: Sender<Sender<Arc<[u8]>>>,
 }
 
 impl Handler for House {
@@ -69,7 +70,7 @@ struct Fixture {
     entered: Receiver<()>,
     hold: Option<Sender<()>>,
     /// The sending ends of streams, as they are opened.
-    streams: Receiver<Sender<Vec<u8>>>,
+    streams: Receiver<Sender<Arc<[u8]>>>,
     upgrades: Receiver<Upgrade>,
 }
 
@@ -549,7 +550,7 @@ fn streams_flow_and_end_with_their_client() {
     assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     for event in ["data: 1\n\n", "data: 2\n\n"] {
-        pieces.send_timeout(event.into(), PATIENCE).unwrap();
+        pieces.send_timeout(event.as_bytes().into(), PATIENCE).unwrap();
         let mut got = vec![0; event.len()];
         stream.read_exact(&mut got).unwrap();
         assert_eq!(got, event.as_bytes(), "each piece is sent at once");
@@ -569,11 +570,11 @@ fn streams_flow_and_end_with_their_client() {
         // Until the one before has left its places, the gate or the worker answers 503.
         stream.peek(&mut [0]).unwrap();
         if let Ok(pieces) = house.streams.try_recv() {
-            let _ = pieces.send_timeout(b"data: 4\n\n".to_vec(), PATIENCE);
+            let _ = pieces.send_timeout(b"data: 4\n\n"[..].into(), PATIENCE);
         }
         body(&read_all(&mut stream)) == "data: 4\n\n"
     });
-    assert!(pieces.send_timeout(b"data: 3\n\n".to_vec(), PATIENCE).is_err());
+    assert!(pieces.send_timeout(b"data: 3\n\n"[..].into(), PATIENCE).is_err());
 }
 
 #[test]
@@ -593,7 +594,7 @@ fn shutdown_ends_streams_and_waits_for_work() {
         let shutdown = scope.spawn(|| gate.shutdown(Instant::now() + PATIENCE));
         // The stream ends while the request is still in work.
         assert_eq!(status(&read_all(&mut stream)), 200);
-        assert!(pieces.send_timeout(Vec::new(), PATIENCE).is_err());
+        assert!(pieces.send_timeout(Arc::default(), PATIENCE).is_err());
         assert!(TcpStream::connect(address).is_err(), "the port is free");
         drop(hold);
         assert_eq!(body(&read_all(&mut held)), "held");

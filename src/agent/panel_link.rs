@@ -12,7 +12,7 @@ use super::config::SecretSource;
 use super::event::Event;
 use super::voice::AgentOutbox;
 use crate::link::dial::Phase;
-use crate::link::{Backoff, Cause, Connection, DialError, Dialer, Duplex, Ended, Inbound, Names, Setback};
+use crate::link::{Backoff, Cause, Connection, DialError, Dialer, Duplex, Ended, Inbound, Setback, Threads};
 use crate::protocol::{Decoder, Skip};
 
 /// Close codes of the contract: a newer connection of this node took over, or the node was revoked.
@@ -210,7 +210,7 @@ impl PanelLink {
             connection,
             generation,
             self.outbox.clone(),
-            Names::default(),
+            Threads::default(),
             move |inbound| ear.hear(inbound),
             // A loop that has ended needs to be told nothing.
             move |ended| drop(events_tx.send(Event::LinkEnded(ended))),

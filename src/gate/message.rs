@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 
@@ -91,8 +92,8 @@ pub enum Body {
     Bytes(Cow<'static, [u8]>),
     /// Each piece is sent at once (server-sent events). The response ends when the sender is dropped; the receiver is
     /// dropped, and so the next send fails, when the client has left or the gate shuts down. The channel is the
-    /// producer's to bound.
-    Stream(Receiver<Vec<u8>>),
+    /// producer's to bound. Streams that are sent the same share its bytes.
+    Stream(Receiver<Arc<[u8]>>),
 }
 
 /// What a handler answers. The gate adds `Connection: close`, `Content-Length` and `Date`, and, where the handler has
@@ -130,7 +131,7 @@ impl Response {
 
     /// 200 with a body that comes piece by piece; at most [`Config::streams`](super::Config::streams) at a time, more
     /// are answered 503. `text/event-stream` for server-sent events.
-    pub fn stream(content_type: &str, pieces: Receiver<Vec<u8>>) -> Response {
+    pub fn stream(content_type: &str, pieces: Receiver<Arc<[u8]>>) -> Response {
         Response { body: Body::Stream(pieces), ..Response::empty(200) }.with("Content-Type", content_type)
     }
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::{Cursor, empty};
+use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 use tiny_http::{HTTPVersion, Header, StatusCode};
@@ -41,7 +42,7 @@ pub(super) fn whole(response: Response) -> tiny_http::Response<Cursor<Cow<'stati
 
 /// The head of a streaming response, and its pieces. The body is what comes until the connection closes (RFC 9112 section
 /// 6.3, item 8): it needs no framing, and HTTP/1.0 proxies understand it.
-pub(super) fn streaming(response: Response) -> (Vec<u8>, Receiver<Vec<u8>>) {
+pub(super) fn streaming(response: Response) -> (Vec<u8>, Receiver<Arc<[u8]>>) {
     let headers = headers(&response);
     let mut head = Vec::new();
     // Writing to memory cannot fail.

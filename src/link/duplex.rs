@@ -76,16 +76,29 @@ pub struct Ended {
     pub cause: Cause,
 }
 
-/// The names of the two threads, at most 15 bytes each.
+/// How the two threads are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Names {
+pub struct Threads {
+    /// Names, at most 15 bytes each.
     pub read: &'static str,
     pub write: &'static str,
+    /// Bytes of stack for each; `None` is the standard library's 2 MiB. The handler runs on the read thread's.
+    pub stack: Option<usize>,
 }
 
-impl Default for Names {
-    fn default() -> Names {
-        Names { read: "panel-read", write: "panel-write" }
+impl Default for Threads {
+    fn default() -> Threads {
+        Threads { read: "panel-read", write: "panel-write", stack: None }
+    }
+}
+
+impl Threads {
+    fn builder(&self, name: &str) -> thread::Builder {
+        let builder = thread::Builder::new().name(name.into());
+        match self.stack {
+            Some(bytes) => builder.stack_size(bytes),
+            None => builder,
+        }
     }
 }
 
@@ -140,7 +153,7 @@ impl Duplex {
         connection: Connection,
         generation: u64,
         outbox: Arc<Outbox<T>>,
-        names: Names,
+        threads: Threads,
         handler: impl FnMut(Inbound) + Send + 'static,
         on_end: impl Fn(Ended) + Send + Sync + 'static,
     ) -> io::Result<Duplex> {
@@ -177,20 +190,20 @@ impl Duplex {
             pulse: writing.clone(),
         };
         let mut duplex = Duplex { shared: shared.clone(), threads: Vec::new() };
-        let thread = thread::Builder::new().name(names.write.into()).spawn(move || {
+        let thread = threads.builder(threads.write).spawn(move || {
             let _guard = write_guard;
             writer.run();
         })?;
-        let (name, done_rx) = (names.write, write_done_rx);
+        let (name, done_rx) = (threads.write, write_done_rx);
         duplex.threads.push(Running { name, pulse: writing, done_rx, thread });
 
         let reader = Reader { half: read, outbox, shared, handler, pulse: reading.clone() };
         // Without its reader the writer is killed by the handle's drop.
-        let thread = thread::Builder::new().name(names.read.into()).spawn(move || {
+        let thread = threads.builder(threads.read).spawn(move || {
             let _guard = read_guard;
             reader.run();
         })?;
-        let (name, done_rx) = (names.read, read_done_rx);
+        let (name, done_rx) = (threads.read, read_done_rx);
         duplex.threads.push(Running { name, pulse: reading, done_rx, thread });
         Ok(duplex)
     }

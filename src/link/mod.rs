@@ -41,7 +41,7 @@ pub mod pulse;
 pub use backoff::{Backoff, Setback};
 pub use connection::{Connection, Limits};
 pub use dial::{DialError, Dialer};
-pub use duplex::{Cause, Duplex, Ended, Half, Inbound, Names};
+pub use duplex::{Cause, Duplex, Ended, Half, Inbound, Threads};
 pub use outbox::{Drops, Entry, Outbox, Refused, Source, Stamp};
 pub use pulse::Pulse;
 pub use secret::Secret;

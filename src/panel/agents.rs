@@ -1,13 +1,14 @@
 //! Where Agents come in: the listener of AGENT_ADDR, the check of a node's secret, and each node's link.
 //!
-//! The gate reads and bounds what comes before a WebSocket; the `agents` thread lets in or refuses and owns the links'
-//! threads (`agent-read`, `agent-write`). A link's read thread decodes what its node says and hands it to the hub; it
-//! holds no state of the Panel.
+//! The gate reads and bounds what comes before a WebSocket; `door-N` threads let in or refuse, several at a time, since
+//! after a restart all nodes come at once; the `agents` thread owns the links' threads (`agent-read`, `agent-write`).
+//! A link's read thread decodes what its node says and hands it to the hub; it holds no state of the Panel.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
@@ -22,11 +23,15 @@ use crate::gate::{self, Gate, GateError, Upgrade};
 use crate::link::accept::{self, AcceptError, HANDSHAKE, Refuse, Request};
 use crate::link::outbox::{Bounds, NoSource};
 use crate::link::tls::Transport;
-use crate::link::{self, Connection, Duplex, Inbound, Limits, Names, Outbox};
+use crate::link::{self, Connection, Duplex, Inbound, Limits, Outbox, Threads};
 use crate::protocol::{NodeId, Skip};
 
 /// Connections that are not a link yet.
 const HANDSHAKES: usize = 256;
+/// Handshakes at one time. Each takes some ten microseconds, unless a client does not take its answer.
+const DOORS: usize = 8;
+/// Bytes of stack of a link's threads. A thousand nodes have two thousand of them; JSON nested 64 deep takes a tenth.
+const LINK_STACK: usize = 256 << 10;
 /// Agents say something every 30 s, so this is two heartbeats lost and one late.
 const SILENCE: Duration = Duration::from_secs(75);
 /// The longest message of an Agent is 2 MiB.
@@ -85,8 +90,9 @@ impl Agents {
         })?;
         let (stop, stopping) = bounded(1);
         let (end, ended) = bounded(0);
+        let reception = Reception::open(&hub, &upgrades)?;
         let thread = Builder::new().name("agents".into()).spawn(move || {
-            Reception::new(hub).run(&upgrades, &stopping);
+            reception.run(&stopping);
             drop(end);
         })?;
         Ok(Agents { gate, upgrades: upgrades_tx, stop, thread, ended })
@@ -120,53 +126,132 @@ impl Agents {
     }
 }
 
-/// A link with both of its threads, or with the one that still has to end: cutting it then could cost the other side
-/// the Close it is about to read.
+/// What the `agents` thread hears of.
+enum News {
+    /// The link of this number has its threads, or could not be given both.
+    Opened(u64, Option<Duplex>),
+    /// A thread of the link has ended; told by itself, perhaps before the link is told of.
+    HalfEnded(u64),
+    /// A `door-N` thread has ended.
+    DoorClosed,
+}
+
+/// A link while any of it is left. Only when both of its threads have ended is its handle dropped: cutting it before
+/// could cost the other side the Close it is about to read.
+#[derive(Default)]
 struct Open {
-    duplex: Duplex,
-    half_ended: bool,
+    told: bool,
+    duplex: Option<Duplex>,
+    halves_ended: u8,
 }
 
 /// What the `agents` thread owns.
 struct Reception {
-    hub: HubHandle,
     links: HashMap<u64, Open>,
-    /// Numbers of links that have ended, told by their own threads: at most two entries for each link.
-    ended_tx: Sender<u64>,
-    ended: Receiver<u64>,
-    refused: LogLimit,
+    /// At most three entries for each link and one for each door.
+    news: Receiver<News>,
+    doors: Vec<JoinHandle<()>>,
+    doors_open: usize,
+    /// Dropped to close the doors.
+    open: Option<Sender<Infallible>>,
 }
 
 impl Reception {
-    fn new(hub: HubHandle) -> Reception {
-        let (ended_tx, ended) = unbounded();
-        let refused = LogLimit::default();
-        Reception { hub, links: HashMap::new(), ended_tx, ended, refused }
+    /// Opens the doors.
+    fn open(hub: &HubHandle, upgrades: &Receiver<Upgrade>) -> std::io::Result<Reception> {
+        let (news_tx, news) = unbounded();
+        let (open, closing) = bounded(0);
+        let links = Arc::new(AtomicU64::new(0));
+        let doors = (1..=DOORS).map(|number| {
+            let mut door = Door {
+                hub: hub.clone(),
+                links: links.clone(),
+                news: news_tx.clone(),
+                refused: LogLimit::default(),
+            };
+            let (upgrades, closing) = (upgrades.clone(), closing.clone());
+            Builder::new().name(format!("door-{number}")).spawn(move || door.run(&upgrades, &closing))
+        });
+        let doors = doors.collect::<Result<Vec<_>, _>>()?;
+        Ok(Reception { links: HashMap::new(), news, doors_open: doors.len(), doors, open: Some(open) })
     }
 
-    fn run(mut self, upgrades: &Receiver<Upgrade>, stopping: &Receiver<Instant>) {
+    fn run(mut self, stopping: &Receiver<Instant>) {
         let deadline = loop {
             select! {
-                recv(upgrades) -> upgrade => match upgrade {
-                    Ok(upgrade) => self.receive(upgrade),
-                    Err(_) => break stopping.recv().unwrap_or_else(|_| Instant::now()), // the gate has ended
-                },
-                recv(self.ended) -> number => number.into_iter().for_each(|number| self.half_ended(number)),
+                recv(self.news) -> news => {
+                    news.into_iter().for_each(|news| self.hear(news));
+                    if self.doors_open < DOORS {
+                        return; // one panicked: the Panel must not go on with a part of its doors
+                    }
+                }
                 recv(stopping) -> deadline => break deadline.unwrap_or_else(|_| Instant::now()),
             }
         };
+        self.open = None;
+        while self.doors_open > 0
+            && let Ok(news) = self.news.recv_deadline(deadline)
+        {
+            self.hear(news);
+        }
+        match self.doors_open {
+            0 => self.doors.into_iter().for_each(|door| drop(door.join())), // a panic was logged
+            stuck => warn!("{stuck} handshakes did not end in time"),
+        }
         for (number, mut link) in self.links {
-            if link.duplex.join(deadline).is_err() {
+            if link.duplex.as_mut().is_some_and(|duplex| duplex.join(deadline).is_err()) {
                 warn!("link {number} did not close in time and is cut");
             } // dropping it cuts it
         }
     }
 
-    fn half_ended(&mut self, number: u64) {
-        if let Entry::Occupied(mut link) = self.links.entry(number)
-            && std::mem::replace(&mut link.get_mut().half_ended, true)
-        {
-            link.remove(); // its threads are at their ends: this waits for nothing
+    fn hear(&mut self, news: News) {
+        let number = match news {
+            News::Opened(number, duplex) => {
+                let link = self.links.entry(number).or_default();
+                (link.told, link.duplex) = (true, duplex);
+                number
+            }
+            News::HalfEnded(number) => {
+                self.links.entry(number).or_default().halves_ended += 1;
+                number
+            }
+            News::DoorClosed => {
+                self.doors_open -= 1;
+                return;
+            }
+        };
+        if self.links.get(&number).is_some_and(|link| link.told && link.halves_ended == 2) {
+            self.links.remove(&number); // its threads are at their ends: this waits for nothing
+        }
+    }
+}
+
+/// What a `door-N` thread works with.
+struct Door {
+    hub: HubHandle,
+    /// Counts links, for the `agents` thread. The hub has numbers of its own, and none for a link that it turns away.
+    links: Arc<AtomicU64>,
+    news: Sender<News>,
+    refused: LogLimit,
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        let _ = self.news.send(News::DoorClosed); // the other end has left too
+    }
+}
+
+impl Door {
+    fn run(&mut self, upgrades: &Receiver<Upgrade>, closing: &Receiver<Infallible>) {
+        loop {
+            select! {
+                recv(closing) -> _ => return,
+                recv(upgrades) -> upgrade => match upgrade {
+                    Ok(upgrade) => self.receive(upgrade),
+                    Err(_) => return, // both gates have ended
+                },
+            }
         }
     }
 
@@ -179,7 +264,7 @@ impl Reception {
         }
     }
 
-    fn let_in(&mut self, upgrade: Upgrade) -> Result<(), Turned> {
+    fn let_in(&self, upgrade: Upgrade) -> Result<(), Turned> {
         let Upgrade { head, stream, early, peer } = upgrade;
         let mut asked = None;
         let transport = match stream {
@@ -205,7 +290,7 @@ impl Reception {
     }
 
     fn link(
-        &mut self,
+        &self,
         connection: Connection,
         node: NodeId,
         secret: SecretHash,
@@ -221,24 +306,24 @@ impl Reception {
             .map_err(|_| Turned::Unavailable)?;
         // Without a number the node was removed meanwhile: the link runs just long enough to say so.
         let number = number.unwrap_or(0);
-        let names = Names { read: "agent-read", write: "agent-write" };
-        let (hub, ended_tx) = (self.hub.clone(), self.ended_tx.clone());
+        let threads = Threads { read: "agent-read", write: "agent-write", stack: Some(LINK_STACK) };
+        let (hub, news) = (self.hub.clone(), self.news.clone());
+        let own = self.links.fetch_add(1, Ordering::Relaxed);
         let on_end = {
             let (hub, node) = (hub.clone(), node.clone());
             move |end: link::Ended| {
                 hub.link_down(node.clone(), number, end.cause.to_string());
-                let _ = ended_tx.send(number); // ended itself
+                let _ = news.send(News::HalfEnded(own)); // ended itself
             }
         };
-        let mut ear = Ear::new(hub.clone(), node.clone(), number);
-        match Duplex::start(connection, 0, outbox, names, move |inbound| ear.hear(inbound), on_end) {
-            Ok(duplex) => drop(self.links.insert(number, Open { duplex, half_ended: false })),
-            Err(cause) => {
-                hub.link_down(node, number, format!("threads: {cause}"));
-                return Err(Turned::Threads(cause));
-            }
-        }
-        Ok(())
+        let mut ear = Ear::new(hub, node, number);
+        let started = Duplex::start(connection, 0, outbox, threads, move |inbound| ear.hear(inbound), on_end);
+        let (duplex, outcome) = match started {
+            Ok(duplex) => (Some(duplex), Ok(())),
+            Err(cause) => (None, Err(Turned::Threads(cause))), // both halves have told their ends
+        };
+        let _ = self.news.send(News::Opened(own, duplex)); // ended itself
+        outcome
     }
 }
 

@@ -1,7 +1,8 @@
 //! Server-sent events: what every open page is told, in one order, with ids to resume from.
 //!
-//! Owned by the hub's thread. Each stream has a bounded queue that the gate empties; a stream that does not keep up is
-//! dropped and comes back with its last id, so that it never slows the hub or another page.
+//! Owned by the hub's thread. Events are gathered for a moment and go out as one piece, which pages share: each piece
+//! wakes a thread for every page. Each stream has a bounded queue that the gate empties; a stream that does not keep up
+//! is dropped and comes back with its last id, so that it never slows the hub or another page.
 //! The format is the one of the HTML standard, "Server-sent events".
 
 use std::collections::VecDeque;
@@ -19,8 +20,10 @@ use super::store::ServerKey;
 
 /// Streams open at the same time.
 pub const MAX_STREAMS: usize = 256;
-/// Events that wait for one stream. They are small (one node, server or command; 1 KiB is a large one).
-const QUEUE: usize = 512;
+/// Pieces that wait for one stream. Each is at most [`PIECE`] long, unless one event is longer, and shared by streams.
+const QUEUE: usize = 128;
+/// Bytes of events that are gathered into one piece.
+const PIECE: usize = 64 << 10;
 /// What can be resumed from.
 const RING_BYTES: usize = 512 << 10;
 
@@ -75,22 +78,44 @@ pub enum Subject {
     Server(ServerKey),
 }
 
+/// Which streams an event goes to.
+enum Whom {
+    Subject(Subject),
+    /// Those that carry this server's output.
+    Console(ServerKey),
+}
+
+impl Whom {
+    fn takes_in(&self, audience: &Audience) -> bool {
+        match self {
+            Whom::Subject(subject) => audience.sees(subject),
+            Whom::Console(key) => audience.console.as_ref() == Some(key) && audience.sees_server(key),
+        }
+    }
+}
+
 #[derive(Default)]
 pub struct Broadcast {
     epoch: u64,
     /// Number of the newest event; 0 before the first.
     newest: u64,
     /// The newest events, without a gap.
-    ring: VecDeque<(Subject, Arc<str>)>,
+    ring: VecDeque<(Subject, Arc<[u8]>)>,
     ring_bytes: usize,
     streams: Vec<Stream>,
+    /// What was published and is not with the streams yet.
+    gathered: Vec<(Whom, Arc<[u8]>)>,
+    gathered_bytes: usize,
+    /// The whole state as those who see everything are told it, until something changes: after a restart hundreds of
+    /// pages come back at once.
+    whole: Option<Arc<[u8]>>,
     dropped: u64,
     log: LogLimit,
 }
 
 struct Stream {
     audience: Audience,
-    pieces: Sender<Vec<u8>>,
+    pieces: Sender<Arc<[u8]>>,
 }
 
 impl Broadcast {
@@ -98,12 +123,15 @@ impl Broadcast {
         Broadcast { epoch, ..Broadcast::default() }
     }
 
-    /// Tells every stream that may hear of it, and keeps the event for those that are away.
+    /// Tells every stream that may hear of it, with the next [`Broadcast::deliver`], and keeps the event for those that
+    /// are away.
     pub fn publish(&mut self, subject: Subject, event: &str, data: &impl Serialize) {
         self.newest += 1;
         let id = EventId { epoch: self.epoch, number: self.newest };
-        let frame: Arc<str> = format!("id: {id}\nevent: {event}\ndata: {}\n\n", json(data)).into();
-        self.send(|audience| audience.sees(&subject).then(|| frame.as_bytes().to_vec()));
+        let text = format!("id: {id}\nevent: {event}\ndata: {}\n\n", json(data));
+        let frame: Arc<[u8]> = text.into_bytes().into();
+        self.whole = None;
+        self.gather(Whom::Subject(subject.clone()), frame.clone());
         self.ring_bytes += frame.len();
         self.ring.push_back((subject, frame));
         while self.ring_bytes > RING_BYTES
@@ -116,9 +144,11 @@ impl Broadcast {
     /// Tells each stream what is worth knowing now and stale soon, such as measurements: nothing is kept. `data` makes
     /// it for one audience, or nothing; those who see everything are told the same.
     pub fn publish_passing<D: Serialize>(&mut self, event: &str, data: impl Fn(&Audience) -> Option<D>) {
-        let mut for_all: Option<Option<Vec<u8>>> = None;
+        self.deliver();
+        self.whole = None;
+        let mut for_all: Option<Option<Arc<[u8]>>> = None;
         let frame = |data: Option<D>| {
-            data.map(|data| format!("event: {event}\ndata: {}\n\n", json(&data)).into_bytes())
+            data.map(|data| format!("event: {event}\ndata: {}\n\n", json(&data)).into_bytes().into())
         };
         self.send(|audience| match audience.sees_all() {
             true => for_all.get_or_insert_with(|| frame(data(audience))).clone(),
@@ -126,19 +156,48 @@ impl Broadcast {
         });
     }
 
-    /// Tells the streams that carry a server's output.
+    /// Tells the streams that carry a server's output, with the next [`Broadcast::deliver`].
     pub fn publish_console(&mut self, key: &ServerKey, data: impl FnOnce() -> String) {
-        let mut data = Some(data);
-        let mut frame = Vec::new();
+        if self.has_console(key) {
+            let frame = format!("event: console\ndata: {}\n\n", data());
+            self.gather(Whom::Console(key.clone()), frame.into_bytes().into());
+        }
+    }
+
+    /// Whether something waits for [`Broadcast::deliver`].
+    pub fn has_gathered(&self) -> bool {
+        !self.gathered.is_empty()
+    }
+
+    /// Hands what was gathered to the streams.
+    pub fn deliver(&mut self) {
+        let gathered = std::mem::take(&mut self.gathered);
+        self.gathered_bytes = 0;
+        if gathered.is_empty() {
+            return;
+        }
+        let is_output = |whom: &Whom| matches!(whom, Whom::Console(_));
+        // Most pages are told the same.
+        let mut for_all = None;
         self.send(|audience| {
-            if audience.console.as_ref() != Some(key) || !audience.sees_server(key) {
-                return None;
+            let of_console = gathered.iter().any(|(whom, _)| is_output(whom) && whom.takes_in(audience));
+            if audience.sees_all() && !of_console {
+                let all = || joined(gathered.iter().filter(|(whom, _)| !is_output(whom)));
+                return for_all.get_or_insert_with(all).clone();
             }
-            if let Some(data) = data.take() {
-                frame = format!("event: console\ndata: {}\n\n", data()).into_bytes();
-            }
-            Some(frame.clone())
+            joined(gathered.iter().filter(|(whom, _)| whom.takes_in(audience)))
         });
+    }
+
+    fn gather(&mut self, whom: Whom, frame: Arc<[u8]>) {
+        if self.streams.is_empty() {
+            return;
+        }
+        if self.gathered_bytes + frame.len() > PIECE {
+            self.deliver();
+        }
+        self.gathered_bytes += frame.len();
+        self.gathered.push((whom, frame));
     }
 
     /// Whether a stream carries this server's output.
@@ -159,10 +218,11 @@ impl Broadcast {
     }
 
     fn end(&mut self, ends: impl Fn(&Audience) -> bool, farewell: &[u8]) {
+        self.deliver();
         self.streams.retain(|stream| {
             let stays = !ends(&stream.audience);
             if !stays {
-                let _ = stream.pieces.try_send(farewell.to_vec()); // full or gone: it ends all the same
+                let _ = stream.pieces.try_send(farewell.into()); // full or gone: it ends all the same
             }
             stays
         });
@@ -175,23 +235,33 @@ impl Broadcast {
         audience: Audience,
         last: Option<EventId>,
         snapshot: impl FnOnce(&Audience) -> S,
-    ) -> Result<Receiver<Vec<u8>>, TooMany> {
+    ) -> Result<Receiver<Arc<[u8]>>, TooMany> {
+        // What a stream begins with has all of it already.
+        self.deliver();
         if self.streams.len() >= MAX_STREAMS {
             // A sender learns only by sending that its page has left; a comment says nothing to those that have not.
-            self.send(|_| Some(b":\n\n".to_vec()));
+            self.send(|_| Some(b":\n\n"[..].into()));
         }
         if self.streams.len() >= MAX_STREAMS {
             return Err(TooMany);
         }
-        let first = match self.since(last, &audience) {
-            Some(missed) => format!("retry: 1000\n\n{missed}"),
-            None => {
+        let whole = self.whole.as_ref().filter(|_| audience.sees_all());
+        let first: Arc<[u8]> = match (self.since(last, &audience), whole) {
+            (Some(missed), _) => missed.into(),
+            (None, Some(whole)) => whole.clone(),
+            (None, None) => {
                 let id = EventId { epoch: self.epoch, number: self.newest };
-                format!("retry: 1000\nid: {id}\nevent: snapshot\ndata: {}\n\n", json(&snapshot(&audience)))
+                let state = json(&snapshot(&audience));
+                let text = format!("retry: 1000\nid: {id}\nevent: snapshot\ndata: {state}\n\n");
+                let whole: Arc<[u8]> = text.into_bytes().into();
+                if audience.sees_all() {
+                    self.whole = Some(whole.clone());
+                }
+                whole
             }
         };
         let (to_stream, pieces) = bounded(QUEUE);
-        let _ = to_stream.try_send(first.into_bytes()); // a new queue has room
+        let _ = to_stream.try_send(first); // a new queue has room
         self.streams.push(Stream { audience, pieces: to_stream });
         Ok(pieces)
     }
@@ -204,15 +274,17 @@ impl Broadcast {
         self.streams.len()
     }
 
-    fn since(&self, last: Option<EventId>, audience: &Audience) -> Option<String> {
+    fn since(&self, last: Option<EventId>, audience: &Audience) -> Option<Vec<u8>> {
         let last = last.filter(|last| last.epoch == self.epoch)?;
         let missed = usize::try_from(self.newest.checked_sub(last.number)?).ok()?;
         let from = self.ring.len().checked_sub(missed)?;
         let frames = self.ring.range(from..).filter(|(subject, _)| audience.sees(subject));
-        Some(frames.map(|(_, frame)| &**frame).collect())
+        let mut missed = b"retry: 1000\n\n".to_vec();
+        frames.for_each(|(_, frame)| missed.extend_from_slice(frame));
+        Some(missed)
     }
 
-    fn send(&mut self, mut frame: impl FnMut(&Audience) -> Option<Vec<u8>>) {
+    fn send(&mut self, mut frame: impl FnMut(&Audience) -> Option<Arc<[u8]>>) {
         let before = self.dropped;
         self.streams.retain(|stream| {
             let Some(frame) = frame(&stream.audience) else { return true };
@@ -228,6 +300,16 @@ impl Broadcast {
         if self.dropped > before && self.log.pass().is_some() {
             warn!("an event stream was dropped because its page does not keep up ({} in all)", self.dropped);
         }
+    }
+}
+
+/// One piece of several; nothing of none.
+fn joined<'a>(frames: impl Iterator<Item = &'a (Whom, Arc<[u8]>)>) -> Option<Arc<[u8]>> {
+    let frames: Vec<&Arc<[u8]>> = frames.map(|(_, frame)| frame).collect();
+    match frames[..] {
+        [] => None,
+        [one] => Some(Arc::clone(one)),
+        _ => Some(frames.into_iter().flat_map(|frame| frame.iter().copied()).collect()),
     }
 }
 
@@ -277,10 +359,11 @@ mod tests {
 
     fn publish(broadcast: &mut Broadcast, data: &impl Serialize) {
         broadcast.publish(Subject::Admins, "server", data);
+        broadcast.deliver();
     }
 
-    fn drain(stream: &Receiver<Vec<u8>>) -> String {
-        stream.try_iter().map(|piece| String::from_utf8(piece).unwrap()).collect()
+    fn drain(stream: &Receiver<Arc<[u8]>>) -> String {
+        stream.try_iter().map(|piece| String::from_utf8(piece.to_vec()).unwrap()).collect()
     }
 
     fn last_id(text: &str) -> EventId {
@@ -356,6 +439,7 @@ mod tests {
         broadcast.publish(Subject::Admins, "node", &3);
         broadcast.publish_passing("usage", |audience| audience.sees_all().then_some(4));
         broadcast.publish_console(&key("mine"), || "5".into());
+        broadcast.deliver();
         let told = drain(&live);
         assert!(told.ends_with("id: 1.1\nevent: server\ndata: 1\n\n"), "{told}");
         let again = broadcast.subscribe(member(), "1.0".parse().ok(), |_| 0).unwrap();
@@ -364,7 +448,32 @@ mod tests {
         let stream = broadcast.subscribe(watching, "1.3".parse().ok(), |_| 0).unwrap();
         broadcast.publish_console(&key("mine"), || "6".into());
         broadcast.publish_console(&key("other"), || unreachable!());
+        broadcast.deliver();
         assert!(drain(&stream).ends_with("event: console\ndata: 6\n\n"));
+    }
+
+    #[test]
+    fn what_comes_together_goes_out_in_one_piece_and_in_order() {
+        let mut broadcast = Broadcast::new(1);
+        let all = broadcast.subscribe(admin(), None, |_| 0).unwrap();
+        let watching = Audience { console: Some(key("mine")), ..audience(Role::Member, &["mine"]) };
+        let member = broadcast.subscribe(watching, None, |_| 0).unwrap();
+        assert_eq!((all.try_iter().count(), member.try_iter().count()), (1, 1));
+        broadcast.publish(Subject::Server(key("mine")), "server", &1);
+        broadcast.publish_console(&key("mine"), || "2".into());
+        broadcast.publish(Subject::Admins, "node", &3);
+        assert!(broadcast.has_gathered() && all.is_empty());
+        broadcast.deliver();
+        let (first, last) = ("id: 1.1\nevent: server\ndata: 1\n\n", "id: 1.2\nevent: node\ndata: 3\n\n");
+        assert_eq!((all.len(), drain(&all)), (1, format!("{first}{last}")));
+        assert_eq!((member.len(), drain(&member)), (1, format!("{first}event: console\ndata: 2\n\n")));
+        // One that begins in between is not told twice, and what is long does not wait.
+        broadcast.publish(Subject::Admins, "node", &4);
+        let late = broadcast.subscribe(admin(), "1.3".parse().ok(), |_| 0).unwrap();
+        broadcast.deliver();
+        assert_eq!(drain(&late), "retry: 1000\n\n");
+        (0..2).for_each(|_| broadcast.publish(Subject::Admins, "node", &"x".repeat(PIECE)));
+        assert!(!drain(&late).is_empty());
     }
 
     #[test]

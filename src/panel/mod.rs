@@ -10,7 +10,8 @@
 //! | main | one `select!` | signal, or another thread has ended |
 //! | signals | signal-hook `forever()` | `Handle::close()`; a second signal exits at once |
 //! | hub | one `select!`; owns all state | [`hub::Hub::shutdown`] |
-//! | agents | upgrades from the gate | [`agents::Agents::shutdown`] |
+//! | agents | links that begin and end | [`agents::Agents::shutdown`] |
+//! | door-N | upgrades from the gates; one handshake each | the same |
 //! | agent-read, agent-write | one node's socket, its outbox | the link ends |
 //! | metrics | its timer; stores measurements | [`metrics::Recorder::shutdown`] |
 //! | download | a node's answer, a browser that takes it | the file or its client ends |

@@ -32,6 +32,8 @@ use crate::gate::{self, Gate, GateError};
 
 /// From the signal to the end of the process.
 const SHUTDOWN: Duration = Duration::from_secs(10);
+/// Connections that wait to be accepted; the system has a bound of its own, which is lower on old kernels.
+const WAITING: i32 = 4_096;
 /// Downloads at one time that are longer than one piece.
 const DOWNLOADS: usize = 32;
 
@@ -151,7 +153,13 @@ fn allow_descriptors() {
 }
 
 fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address).map_err(|cause| ServeError::Bind { key, address, cause })
+    let bound = TcpListener::bind(address).and_then(|listener| {
+        // Listening again only changes how many may wait. The standard library's 128 are too few after a restart, when
+        // everybody comes at once: who finds no place tries again after one second, three, seven.
+        rustix::net::listen(&listener, WAITING)?;
+        Ok(listener)
+    });
+    bound.map_err(|cause| ServeError::Bind { key, address, cause })
 }
 
 /// One line on standard output for people and for whoever started the Panel with port 0. It may be closed.

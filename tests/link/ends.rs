@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use longshore::link::{Cause, Duplex, Entry, Half, Limits, Names};
+use longshore::link::{Cause, Duplex, Entry, Half, Limits, Threads};
 use tungstenite::Bytes;
 
 use crate::rig::*;
@@ -233,7 +233,7 @@ fn a_panic_of_the_handler_ends_the_connection_and_is_told() {
     outbox.begin(1, vec![]);
     let (ended_tx, ended) = crossbeam_channel::unbounded();
     let handler = |_| panic!("on purpose");
-    let names = Names::default();
+    let names = Threads::default();
     let on_end = move |end| drop(ended_tx.send(end));
     let mut duplex = Duplex::start(connection, 1, outbox, names, handler, on_end).unwrap();
     peer.frame(0x81, b"{}");
@@ -254,7 +254,7 @@ fn join_names_the_thread_that_does_not_come() {
         let _ = entered_tx.send(());
         let _ = release.recv();
     };
-    let mut duplex = Duplex::start(connection, 1, outbox, Names::default(), handler, |_| {}).unwrap();
+    let mut duplex = Duplex::start(connection, 1, outbox, Threads::default(), handler, |_| {}).unwrap();
     peer.frame(0x81, b"{}");
     entered.recv_timeout(SOON).unwrap();
     duplex.kill();

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use longshore::link::{Entry, Limits, Names};
+use longshore::link::{Entry, Limits, Threads};
 
 use crate::rig::*;
 
@@ -25,12 +25,12 @@ fn an_idle_link_never_wakes_up() {
     for wire in [Wire::Plain, Wire::Tls] {
         let names = match wire {
             Wire::Plain => [
-                Names { read: "idle-read-a", write: "idle-write-a" },
-                Names { read: "idle-read-b", write: "idle-write-b" },
+                Threads { read: "idle-read-a", write: "idle-write-a", stack: None },
+                Threads { read: "idle-read-b", write: "idle-write-b", stack: None },
             ],
             Wire::Tls => [
-                Names { read: "idle-read-c", write: "idle-write-c" },
-                Names { read: "idle-read-d", write: "idle-write-d" },
+                Threads { read: "idle-read-c", write: "idle-write-c", stack: None },
+                Threads { read: "idle-read-d", write: "idle-write-d", stack: None },
             ],
         };
         let (dialed, accepted) = connections(wire, Limits::default(), Limits::default());

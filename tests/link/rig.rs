@@ -13,7 +13,7 @@ use longshore::link::accept::{HANDSHAKE, accept};
 use longshore::link::outbox::{Bounds, NoSource};
 use longshore::link::tls::{Transport, client_config};
 use longshore::link::{
-    Cause, Connection, Dialer, Duplex, Ended, Half, Inbound, Limits, Names, Outbox, Secret, Source, WsUrl,
+    Cause, Connection, Dialer, Duplex, Ended, Half, Inbound, Limits, Outbox, Secret, Source, Threads, WsUrl,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -40,10 +40,10 @@ pub struct Side {
 impl Side {
     /// Starts the threads on a connection of an outbox that has begun this generation.
     pub fn start(connection: Connection, generation: u64, outbox: &Arc<Outbox<u32>>) -> Side {
-        Side::named(connection, generation, outbox, Names::default())
+        Side::named(connection, generation, outbox, Threads::default())
     }
 
-    pub fn named(connection: Connection, generation: u64, outbox: &Arc<Outbox<u32>>, names: Names) -> Side {
+    pub fn named(connection: Connection, generation: u64, outbox: &Arc<Outbox<u32>>, names: Threads) -> Side {
         let (inbound_tx, inbound) = unbounded();
         let (ended_tx, ended) = unbounded();
         let handler = move |message| drop(inbound_tx.send(message));

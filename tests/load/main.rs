@@ -3,10 +3,17 @@
 
 mod fleet;
 mod flood;
+#[cfg(feature = "panel")]
+mod panel;
 mod rig;
 mod stalled;
 mod transfer;
 mod whole;
+
+#[cfg(feature = "panel")]
+#[allow(dead_code)] // it is the Panel's own tests'; here a part of it is used
+#[path = "../panel/process.rs"]
+mod process;
 
 #[path = "../support/mod.rs"]
 mod support;

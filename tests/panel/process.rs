@@ -149,8 +149,13 @@ impl Panel {
         (self.http, self.agents) = (part("page "), part("agents "));
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     pub fn signal(&self, signal: Signal) {
-        let pid = self.child.as_ref().unwrap().id().cast_signed();
+        let pid = self.id().cast_signed();
         kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
     }
 

@@ -110,14 +110,14 @@ pub fn download(api: &Api, call: &Call) -> Result<Response, Problem> {
         let hub = api.parts.hub.clone();
         let fetch = move || {
             let mut at = begun;
-            if pieces_tx.send(first).is_err() {
+            if pieces_tx.send(first.into()).is_err() {
                 return;
             }
             while at < size {
                 // A file that has changed or a node that has gone: the client sees that the body was cut.
                 let Ok((bytes, now)) = piece(&hub, &key, &path, at) else { return };
                 at += bytes.len() as u64;
-                if now != size || bytes.is_empty() || pieces_tx.send(bytes).is_err() {
+                if now != size || bytes.is_empty() || pieces_tx.send(bytes.into()).is_err() {
                     return;
                 }
             }
@@ -164,18 +164,15 @@ pub fn upload(api: &Api, call: &Call) -> Result<Response, Problem> {
             let what = format!("The file has {} bytes and not {offset}: go on from there.", now.size);
             return Err(Problem::new(409, "OFFSET_MISMATCH", what));
         }
-    } else if let Some(asker) = &call.asker {
+    } else {
         // Once a file and not once a piece.
         api.record(Entry {
-            user: asker.name.clone(),
-            via: "session",
             action: "file.upload".into(),
             node: Some(key.0.to_string()),
             server: Some(key.1.to_string()),
-            address: Some(call.address.to_string()),
             outcome: "ok",
             detail: Some(path.clone()),
-            ..Entry::default()
+            ..super::by(call)
         });
     }
     let content = BASE64.encode(call.request.body());

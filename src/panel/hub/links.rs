@@ -48,7 +48,7 @@ impl Fleet {
             line.close(4003, "revoked");
             return None;
         }
-        self.note_use(node, secret);
+        self.store.note_use(node, secret);
         self.next_link += 1;
         let number = self.next_link;
         line.send(panel_side::hello(self.store.epoch()));
@@ -67,23 +67,6 @@ impl Fleet {
         self.tell_node(node);
         self.tell_servers_of(node);
         Some(number)
-    }
-
-    /// That a secret was used for the first time ends what was kept for the case that it never arrived.
-    fn note_use(&mut self, node: &NodeId, secret: &SecretHash) {
-        let is_new = |record: &NodeRecord| {
-            let current = record.secret.as_ref().is_some_and(|current| current.matches(secret));
-            current && (!record.secret_used || !record.joined)
-        };
-        if self.store.node(node).is_some_and(is_new) {
-            let noted = self.store.change_node(node, |record| {
-                record.secret_used = true;
-                record.joined = true;
-            });
-            if let Err(cause) = noted {
-                warn!("node {node}: that it has connected could not be stored: {cause}");
-            }
-        }
     }
 
     /// The end of a connection; of one that was replaced it says nothing about the node.

@@ -13,6 +13,7 @@ mod questions;
 mod usage;
 mod views;
 
+use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -44,8 +45,12 @@ const BATCH: usize = 128;
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long a change that may be lost (the node tells it again) stays in memory only.
 const FLUSH: Duration = Duration::from_secs(5);
+/// The same for the first use of a secret, which subcommands have to know of.
+const FLUSH_USES: Duration = Duration::from_millis(200);
 /// Streams carry something at least this often, so that a page knows a dead one from a quiet one.
 const TICK: Duration = Duration::from_secs(20);
+/// How long events are gathered before pages are told; nobody sees the difference.
+const GATHER: Duration = Duration::from_millis(20);
 /// Between two events with measurements.
 const USAGE: Duration = Duration::from_secs(1);
 
@@ -87,7 +92,7 @@ enum Event {
     Stop,
 }
 
-type Stream = Result<Receiver<Vec<u8>>, Problem>;
+type Stream = Result<Receiver<Arc<[u8]>>, Problem>;
 
 /// The hub's thread. [`Hub::shutdown`] ends it.
 pub struct Hub {
@@ -204,9 +209,9 @@ impl From<Unavailable> for Problem {
 
 fn run(store: Store, from_api: &Receiver<Event>, from_nodes: &Receiver<Event>) {
     let mut fleet = Fleet::new(store);
-    let (mut flush_at, mut tick_at, mut usage_at) = (None, None, None);
+    let (mut flush_at, mut tick_at, mut usage_at, mut tell_at) = (None, None, None, None);
     loop {
-        let wake = wake_up(&fleet, [flush_at, tick_at, usage_at]);
+        let wake = wake_up(&fleet, [flush_at, tick_at, usage_at, tell_at]);
         let mut next = select! {
             recv(from_api) -> event => event.ok(),
             recv(from_nodes) -> event => event.ok(),
@@ -230,6 +235,7 @@ fn run(store: Store, from_api: &Receiver<Event>, from_nodes: &Receiver<Event>) {
         flush_at = flush(&mut fleet, flush_at, now);
         tick_at = tick(&mut fleet, tick_at, now);
         usage_at = usage(&mut fleet, usage_at, now);
+        tell_at = tell(&mut fleet, tell_at, now);
     }
 }
 
@@ -280,18 +286,19 @@ impl Fleet {
 }
 
 /// The next moment at which something is to be done although nobody asks.
-fn wake_up(fleet: &Fleet, others: [Option<Instant>; 3]) -> Receiver<Instant> {
+fn wake_up(fleet: &Fleet, others: [Option<Instant>; 4]) -> Receiver<Instant> {
     let deadline = fleet.next_deadline().map(|deadline| Instant::now() + deadline.since(Time::now()));
     let next = others.into_iter().flatten().chain(deadline).min();
     next.map_or_else(never, at)
 }
 
-/// Writes what has changed at most [`FLUSH`] after it did.
+/// Writes what has changed soon after it did.
 fn flush(fleet: &mut Fleet, due: Option<Instant>, now: Instant) -> Option<Instant> {
     if !fleet.store.is_changed() {
         return None;
     }
-    let due = due.unwrap_or(now + FLUSH);
+    let within = if fleet.store.has_uses() { FLUSH_USES } else { FLUSH };
+    let due = due.unwrap_or(now + FLUSH).min(now + within);
     if due > now {
         return Some(due);
     }
@@ -333,9 +340,23 @@ fn usage(fleet: &mut Fleet, due: Option<Instant>, now: Instant) -> Option<Instan
     None
 }
 
+/// Hands to pages what was gathered for them.
+fn tell(fleet: &mut Fleet, due: Option<Instant>, now: Instant) -> Option<Instant> {
+    if !fleet.broadcast.has_gathered() {
+        return None;
+    }
+    let due = due.unwrap_or(now + GATHER);
+    if due > now {
+        return Some(due);
+    }
+    fleet.broadcast.deliver();
+    None
+}
+
 /// Ends the hub. What still waits is dropped with the channels, and the askers' reply channels with it: nobody hangs.
 fn stop(mut fleet: Fleet) {
     fleet.settle();
+    fleet.broadcast.deliver();
     fleet.close_links();
     if let Err(cause) = fleet.store.commit() {
         error!("the state could not be stored at the end: {cause}");

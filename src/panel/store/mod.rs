@@ -5,7 +5,7 @@
 //! thread at a time (the hub's, or the main thread of a subcommand).
 //!
 //! INVARIANT: nodes belong to the database and everything else to the running Panel. So `node add` works beside a
-//! running Panel: every change of nodes is its own transaction that counts `meta.nodes` up, by which the others see it.
+//! running Panel: every change of nodes is in one transaction with counting `meta.nodes` up, by which the others see it.
 
 pub mod database;
 mod import;
@@ -20,6 +20,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::secret::SecretHash;
 use crate::protocol::{NodeId, ServerId};
 pub use database::{StoreError, write_private};
 use database::{at, begin, private, sql};
@@ -37,6 +38,8 @@ pub struct Store {
     /// What differs from the database.
     changed_servers: BTreeSet<ServerKey>,
     changed_commands: BTreeSet<String>,
+    /// Secrets that were used for the first time. Hundreds of nodes that come in at once cost one transaction.
+    used: BTreeMap<NodeId, SecretHash>,
     /// Held by the one running Panel of this directory; the subcommands do without.
     _running: Option<File>,
 }
@@ -55,6 +58,7 @@ impl Store {
             commands: BTreeMap::new(),
             changed_servers: BTreeSet::new(),
             changed_commands: BTreeSet::new(),
+            used: BTreeMap::new(),
             _running: None,
         };
         store.refresh_nodes()?;
@@ -128,24 +132,31 @@ impl Store {
         let failed = sql("change a node");
         let step = begin(&mut self.database)?;
         // Its own row alone: a thousand nodes that come in at once must not read each other's.
-        let text = step
-            .query_row("SELECT record FROM nodes WHERE id = ?", [id.as_str()], |row| row.get::<_, String>(0))
-            .optional()
-            .map_err(&failed)?;
-        let record = text.and_then(|text| serde_json::from_str::<NodeRecord>(&text).ok());
-        let mut record = record.ok_or_else(|| StoreError::Unknown(format!("node {id}")))?;
-        let changed = change(&mut record);
-        step.execute("UPDATE nodes SET record = ? WHERE id = ?", params![json(&record), id.as_str()])
-            .map_err(&failed)?;
-        step.execute("UPDATE meta SET value = value + 1 WHERE key = 'nodes'", []).map_err(&failed)?;
-        let version = meta(&step, "nodes")?;
-        step.commit().map_err(&failed)?;
-        self.nodes.insert(id.clone(), record);
-        // Should others have changed something as well, it is read with the next look.
-        if version == self.nodes_version + 1 {
-            self.nodes_version = version;
+        let mut record = read_node(&step, id)?.ok_or_else(|| StoreError::Unknown(format!("node {id}")))?;
+        if let Some(secret) = self.used.get(id) {
+            record.note_use(secret);
         }
+        let changed = change(&mut record);
+        write_node(&step, id, &record)?;
+        let version = count_up(&step)?;
+        step.commit().map_err(&failed)?;
+        self.used.remove(id);
+        self.nodes.insert(id.clone(), record);
+        self.own_change(version);
         Ok(changed)
+    }
+
+    /// Takes note that an Agent has come in with this secret. Durable with the next [`Store::commit`]; should a crash
+    /// come first, it is noted again when the Agent comes back.
+    pub fn note_use(&mut self, id: &NodeId, secret: &SecretHash) {
+        if self.nodes.get_mut(id).is_some_and(|record| record.note_use(secret)) {
+            self.used.insert(id.clone(), secret.clone());
+        }
+    }
+
+    /// Whether a first use of a secret waits to be committed: until then a subcommand does not know of it.
+    pub fn has_uses(&self) -> bool {
+        !self.used.is_empty()
     }
 
     /// Removes a node with all that is known of its servers; nothing happens to the servers themselves.
@@ -165,6 +176,7 @@ impl Store {
         if version != self.nodes_version {
             self.nodes = read_nodes(&self.database)?;
             self.nodes_version = version;
+            self.note_uses_again();
             self.drop_orphans();
         }
         Ok(())
@@ -237,7 +249,7 @@ impl Store {
 
     /// Whether there is something to commit.
     pub fn is_changed(&self) -> bool {
-        !self.changed_servers.is_empty() || !self.changed_commands.is_empty()
+        !self.changed_servers.is_empty() || !self.changed_commands.is_empty() || !self.used.is_empty()
     }
 
     /// Makes everything since the last commit durable; does nothing when nothing has changed.
@@ -273,9 +285,21 @@ impl Store {
                 .map_err(&failed)?;
             }
         }
+        let mut noted = false;
+        for (id, secret) in &self.used {
+            if let Some(mut record) = read_node(&batch, id)?
+                && record.note_use(secret)
+            {
+                write_node(&batch, id, &record)?;
+                noted = true;
+            }
+        }
+        let version = if noted { Some(count_up(&batch)?) } else { None };
         batch.commit().map_err(&failed)?;
         self.changed_servers.clear();
         self.changed_commands.clear();
+        self.used.clear();
+        version.into_iter().for_each(|version| self.own_change(version));
         Ok(())
     }
 
@@ -300,12 +324,29 @@ impl Store {
             let row = params![id.as_str(), json(record)];
             step.execute("INSERT OR REPLACE INTO nodes VALUES (?, ?)", row).map_err(&failed)?;
         }
-        step.execute("UPDATE meta SET value = value + 1 WHERE key = 'nodes'", []).map_err(&failed)?;
-        let version = meta(&step, "nodes")?;
+        let version = count_up(&step)?;
         step.commit().map_err(&failed)?;
         (self.nodes, self.nodes_version) = (after, version);
+        self.note_uses_again();
         self.drop_orphans();
         Ok(changed)
+    }
+
+    /// A change of nodes by this process is in memory already. Should others have changed something as well, it is
+    /// read with the next look.
+    fn own_change(&mut self, version: i64) {
+        if version == self.nodes_version + 1 {
+            self.nodes_version = version;
+        }
+    }
+
+    /// What the database does not know yet, after nodes were read from it.
+    fn note_uses_again(&mut self) {
+        for (id, secret) in &self.used {
+            if let Some(record) = self.nodes.get_mut(id) {
+                record.note_use(secret);
+            }
+        }
     }
 
     /// Forgets what belongs to nodes that are gone.
@@ -365,6 +406,31 @@ fn meta(database: &Connection, key: &str) -> Result<i64, StoreError> {
         .and_then(|mut statement| statement.query_row([key], |row| row.get(0)).optional())
         .map(Option::unwrap_or_default)
         .map_err(sql("read"))
+}
+
+/// Counts the version of all nodes up, by which the others see that something has changed; the new one.
+fn count_up(database: &Connection) -> Result<i64, StoreError> {
+    let counted = database.execute("UPDATE meta SET value = value + 1 WHERE key = 'nodes'", []);
+    counted.map_err(sql("change a node"))?;
+    meta(database, "nodes")
+}
+
+fn read_node(database: &Connection, id: &NodeId) -> Result<Option<NodeRecord>, StoreError> {
+    let text = database
+        .prepare_cached("SELECT record FROM nodes WHERE id = ?")
+        .and_then(|mut statement| {
+            statement.query_row([id.as_str()], |row| row.get::<_, String>(0)).optional()
+        })
+        .map_err(sql("read a node"))?;
+    Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+}
+
+fn write_node(database: &Connection, id: &NodeId, record: &NodeRecord) -> Result<(), StoreError> {
+    database
+        .prepare_cached("UPDATE nodes SET record = ? WHERE id = ?")
+        .and_then(|mut statement| statement.execute(params![json(record), id.as_str()]))
+        .map_err(sql("change a node"))
+        .map(drop)
 }
 
 fn read_nodes(database: &Connection) -> Result<BTreeMap<NodeId, NodeRecord>, StoreError> {

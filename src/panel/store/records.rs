@@ -78,6 +78,16 @@ impl NodeRecord {
         }
     }
 
+    /// Takes note that an Agent has come in with this secret; whether that is news.
+    pub fn note_use(&mut self, presented: &SecretHash) -> bool {
+        let current = self.secret.as_ref().is_some_and(|secret| secret.matches(presented));
+        let is_news = current && !(self.secret_used && self.joined);
+        if is_news {
+            (self.secret_used, self.joined) = (true, true);
+        }
+        is_news
+    }
+
     /// Takes another secret; the one in use works until `until`.
     pub fn rotate(&mut self, secret: SecretHash, until: Time) {
         // A secret that no Agent has taken up yet is of no use to keep: the one before it is in use.
