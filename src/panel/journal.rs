@@ -34,6 +34,9 @@ pub struct Entry {
     pub user: String,
     /// `session`, `token`, `cli`, `node` or `panel`.
     pub via: &'static str,
+    /// Name of the token, for `token`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
     pub action: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
@@ -84,8 +87,8 @@ impl Journal {
         let database = self.database();
         let written = database
             .prepare_cached(
-                "INSERT INTO activity (time, user, via, action, node, server, address, outcome, detail)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO activity (time, user, via, action, node, server, address, outcome, detail, token)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             )
             .and_then(|mut statement| {
                 statement.insert(params![
@@ -97,7 +100,8 @@ impl Journal {
                     entry.server,
                     entry.address,
                     entry.outcome,
-                    entry.detail
+                    entry.detail,
+                    entry.token
                 ])
             });
         match written {
@@ -117,7 +121,7 @@ impl Journal {
     /// Newest first.
     pub fn search(&self, search: &Search, limit: usize) -> Result<Vec<Entry>, Problem> {
         let mut query = String::from(
-            "SELECT id, time, user, via, action, node, server, address, outcome, detail FROM activity WHERE 1",
+            "SELECT id, time, user, via, action, node, server, address, outcome, detail, token FROM activity WHERE 1",
         );
         let mut values: Vec<Value> = Vec::new();
         let mut also = |condition: &str, value: Option<Value>| {
@@ -138,7 +142,7 @@ impl Journal {
         also("time <= ?", time(search.to));
         also(
             "instr(lower(user || ' ' || action || ' ' || ifnull(node, '') || ' ' || ifnull(server, '') || ' '
-               || ifnull(address, '') || ' ' || ifnull(detail, '')), lower(?))",
+               || ifnull(address, '') || ' ' || ifnull(detail, '') || ' ' || ifnull(token, '')), lower(?))",
             text(&search.text),
         );
         if let Some((own, servers)) = &search.only {
@@ -204,6 +208,7 @@ fn entry(row: &Row) -> rusqlite::Result<Entry> {
         address: row.get(7)?,
         outcome: known(&["ok", "failed"], &outcome).unwrap_or("refused"),
         detail: row.get(9)?,
+        token: row.get(10)?,
     })
 }
 

@@ -100,7 +100,7 @@ pub type Grants = Arc<HashMap<ServerKey, Rights>>;
 #[derive(Clone, Debug)]
 pub enum Via {
     Session { hash: String, csrf: String },
-    Token { id: i64, scopes: Rights },
+    Token { id: i64, name: String, scopes: Rights },
 }
 
 /// Who asks.
@@ -173,7 +173,7 @@ mod tests {
             name: "a".into(),
             role,
             grants: Arc::new([(key.clone(), granted)].into()),
-            via: Via::Token { id: 1, scopes: Rights::VIEW.with(Rights::FILES) },
+            via: Via::Token { id: 1, name: "t".into(), scopes: Rights::VIEW.with(Rights::FILES) },
         };
         assert_eq!(token(Role::Member).rights(&key), Rights::VIEW);
         assert_eq!(token(Role::Member).rights(&other), Rights::NONE);

@@ -108,7 +108,7 @@ impl Accounts {
         let database = self.database();
         let found = database
             .prepare_cached(
-                "SELECT tokens.id, scopes, last_used, users.id, users.name, role
+                "SELECT tokens.id, scopes, last_used, users.id, users.name, role, tokens.name
                  FROM tokens JOIN users ON users.id = user
                  WHERE hash = ? AND (expires IS NULL OR expires > ?) AND NOT disabled",
             )
@@ -116,12 +116,17 @@ impl Accounts {
                 let row = |row: &rusqlite::Row| {
                     let role: String = row.get(5)?;
                     let used: Option<Time> = row.get(2)?;
-                    Ok((row.get(0)?, row.get::<_, u8>(1)?, used, row.get(3)?, row.get(4)?, role))
+                    let via = Via::Token {
+                        id: row.get(0)?,
+                        name: row.get(6)?,
+                        scopes: Rights::from_bits(row.get(1)?),
+                    };
+                    Ok((row.get::<_, i64>(0)?, via, used, row.get(3)?, row.get(4)?, role))
                 };
                 statement.query_row(params![hash, now], row).optional()
             })
             .map_err(failed)?;
-        let Some((id, scopes, used, user, name, role)) = found else { return Ok(None) };
+        let Some((id, via, used, user, name, role)) = found else { return Ok(None) };
         if used.is_none_or(|used| now.since(used) > USED_EVERY) {
             let seen = "UPDATE tokens SET last_used = ? WHERE id = ?";
             if let Err(cause) = database.execute(seen, params![now, id]) {
@@ -129,7 +134,6 @@ impl Accounts {
             }
         }
         let role = if role == "admin" { Role::Admin } else { Role::Member };
-        let via = Via::Token { id, scopes: Rights::from_bits(scopes) };
         Ok(Some(Principal { user, name, role, grants: grants(&database, user)?, via }))
     }
 }

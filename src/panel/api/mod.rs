@@ -270,20 +270,14 @@ impl Api {
             }
             Err(problem) => ("failed", Some(problem.code.clone().into_owned())),
         };
-        let via = match call.asker.as_ref().map(|asker| &asker.via) {
-            Some(Via::Token { .. }) => "token",
-            _ => "session",
-        };
         self.record(Entry {
             user,
-            via,
             action: action.to_owned(),
             node: note.node,
             server: note.server,
-            address: Some(call.address.to_string()),
             outcome,
             detail,
-            ..Entry::default()
+            ..by(call)
         });
     }
 
@@ -295,6 +289,16 @@ impl Api {
         // A hub that is stopping has no streams either.
         let _ = self.parts.hub.visit(move |fleet| fleet.tell_activity(key, &entry));
     }
+}
+
+/// Who did something, by which way and from where; the rest is for the caller to say.
+fn by(call: &Call) -> Entry {
+    let (via, token) = match call.asker.as_ref().map(|asker| &asker.via) {
+        Some(Via::Token { name, .. }) => ("token", Some(name.clone())),
+        _ => ("session", None),
+    };
+    let user = call.asker.as_ref().map(|asker| asker.name.clone()).unwrap_or_default();
+    Entry { user, via, token, address: Some(call.address.to_string()), ..Entry::default() }
 }
 
 /// The answer of an earlier call, when this is the same one.

@@ -24,7 +24,7 @@ const BUSY: Duration = Duration::from_secs(5);
 const CHECKPOINT: u32 = 1_000;
 
 /// What each version adds to the one before it. Never changed once released: the next version is another entry.
-const MIGRATIONS: [&str; 1] = [include_str!("schema-1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema-1.sql"), include_str!("schema-2.sql")];
 
 #[derive(Debug)]
 pub enum StoreError {

@@ -36,7 +36,7 @@ function entry(one, inServer) {
   return h("li.entry", {},
     h("span.entry-mark", { dataset: { stateTone: tone } }, mark(tone)),
     h("div.entry-words", {}, h("p", {}, sentence, one.outcome === "ok" ? "" : h("span.tag", { dataset: { tone: "red" } }, one.outcome)),
-      h("p.soft.small", {}, [one.detail, one.address && `from ${one.address}`, one.via === "token" ? "by an API token" : one.via === "cli" ? "on the command line" : ""].filter(Boolean).join(" · "))),
+      h("p.soft.small", {}, [one.detail, one.address && `from ${one.address}`, one.via === "token" ? (one.token ? `by the API token ${one.token}` : "by an API token") : one.via === "cli" ? "on the command line" : ""].filter(Boolean).join(" · "))),
     h("time.soft.small", { dateTime: one.time, title: exactly(one.time) }, ago(one.time)));
 }
 
