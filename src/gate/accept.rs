@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::backend::Backend;
 use super::body::Budget;
 use super::connection::Connection;
+use super::message::Response;
 use super::reply::BLOCK;
 use super::stream::Stream;
 use super::{Config, Counters, bump};
@@ -44,6 +45,11 @@ impl Front {
         let budget = Budget::new(config.body_bytes);
         let scratch = Box::new([0; BLOCK]);
         Front { config, backend, budget, counts, scratch, last_complaint: None, unsaid: 0 }
+    }
+
+    /// An answer in the gate's own name, as the handler wants it said.
+    pub fn fault(&self, response: Response) -> Response {
+        self.backend.handler().fault(response)
     }
 
     /// Logs what a client can cause, at most once in [`QUIET`], and then how often it was not logged.

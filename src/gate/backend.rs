@@ -227,7 +227,7 @@ impl Backend {
         let response = catch_unwind(AssertUnwindSafe(|| self.handler.handle(request)));
         let response = response.unwrap_or_else(|_| {
             log::error!("{}: the handler panicked", std::thread::current().name().unwrap_or("http"));
-            Response::text(500, "internal error\n")
+            self.handler.fault(Response::text(500, "internal error\n"))
         });
         // The gate ends a connection whose client does not read, so writing here is bounded in time; it fails only when
         // the client has left, which is no event.
@@ -237,7 +237,7 @@ impl Backend {
                     drop(place);
                     stream(inner, response, &client)
                 }
-                None => inner.respond(render::whole(render::busy())),
+                None => inner.respond(render::whole(self.handler.fault(render::busy()))),
             },
             Body::Bytes(_) => inner.respond(render::whole(response)),
         };

@@ -129,13 +129,13 @@ impl Connection {
             Phase::Head { buffer, .. } => {
                 bump(&front.counts.late);
                 if !buffer.is_empty() {
-                    self.send_last(Response::text(408, "the request took too long\n"));
+                    self.send_last(front.fault(Response::text(408, "the request took too long\n")));
                 }
                 None
             }
             Phase::Body { .. } => {
                 bump(&front.counts.late);
-                self.send_last(Response::text(408, "the request took too long\n"));
+                self.send_last(front.fault(Response::text(408, "the request took too long\n")));
                 None
             }
             Phase::Reply(reply) if !reply.is_pending() && !self.stream.is_sending() => {
@@ -177,7 +177,8 @@ impl Connection {
 
     fn refuse_head(self, cause: head::HeadError, front: &mut Front, now: Instant) -> Option<Connection> {
         bump(&front.counts.malformed);
-        self.refuse(Response::text(cause.status(), format!("{cause}\n")), false, front, now)
+        let response = front.fault(Response::text(cause.status(), format!("{cause}\n")));
+        self.refuse(response, false, front, now)
     }
 
     fn take_head(
@@ -207,7 +208,10 @@ impl Connection {
         let limit = match limit {
             Ok(Ok(limit)) => limit,
             Ok(Err(refusal)) => return self.refuse(refusal, head_only, front, now),
-            Err(_) => return self.refuse(Response::text(500, "internal error\n"), head_only, front, now),
+            Err(_) => {
+                let response = front.fault(Response::text(500, "internal error\n"));
+                return self.refuse(response, head_only, front, now);
+            }
         };
         let mut body = match Collector::new(framing, limit, Share::none(&front.budget)) {
             Ok(body) => body,
@@ -279,7 +283,7 @@ impl Connection {
                 Response::text(400, "bad request: chunked body\n")
             }
         };
-        self.refuse(response, head_only, front, now)
+        self.refuse(front.fault(response), head_only, front, now)
     }
 
     fn hand_out(
@@ -303,7 +307,7 @@ impl Connection {
         if self.stream.socket().set_nonblocking(true).is_err() {
             return None;
         }
-        self.refuse(render::busy(), false, front, now)
+        self.refuse(front.fault(render::busy()), false, front, now)
     }
 
     fn submit(
@@ -328,7 +332,7 @@ impl Connection {
                 if let Refused::Unavailable(cause) = refused {
                     front.complain(format_args!("a request was refused: {cause}"), now);
                 }
-                self.refuse(render::busy(), head_only, front, now)
+                self.refuse(front.fault(render::busy()), head_only, front, now)
             }
         }
     }
@@ -380,7 +384,7 @@ impl Connection {
         let head_only = matches!(&self.phase, Phase::Reply(reply) if reply.head_only());
         bump(&front.counts.busy);
         front.backend.suspect();
-        self.refuse(render::busy(), head_only, front, now)
+        self.refuse(front.fault(render::busy()), head_only, front, now)
     }
 
     fn finish(mut self, now: Instant) -> Option<Connection> {

@@ -119,6 +119,13 @@ pub trait Handler: Send + Sync + 'static {
         Ok(0)
     }
 
+    /// Asked for each answer that the gate gives in its own name (plain text; 400, 408, 413, 417, 431, 500, 503): what is sent
+    /// in its place, which is where a service has one form for all its errors. Runs on the gate thread; the body is
+    /// [`Body::Bytes`].
+    fn fault(&self, response: Response) -> Response {
+        response
+    }
+
     /// Answers on a thread of its own (`http-N`) and may block for as long as it bounds itself. A panic is answered 500.
     fn handle(&self, request: Request) -> Response;
 }

@@ -99,6 +99,9 @@ pub struct TemplatePort {
     /// Host port to take when it is free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preferred: Option<u16>,
+    /// The host port is as many above that of the first port: games that reckon so cannot be given another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u16>,
 }
 
 pub struct Templates {
@@ -209,6 +212,10 @@ impl Template {
             if port.internal == 0 || !matches!(port.protocol.as_str(), "tcp" | "udp") {
                 return Err(Problem::field(&format!("ports[{index}]"), "Expected a port and tcp or udp."));
             }
+            if port.offset.is_some() && index == 0 {
+                let what = "Only those behind the first port are at a distance from it.";
+                return Err(Problem::field(&format!("ports[{index}].offset"), what));
+            }
         }
         let mut spec = self.spec.clone();
         spec.insert("image".into(), self.image.clone().into());
@@ -264,6 +271,9 @@ impl Template {
             let mut open = json!({"internal": port.internal, "external": 0, "protocol": port.protocol});
             if let Some(preferred) = port.preferred {
                 open["preferred"] = preferred.into();
+            }
+            if let Some(offset) = port.offset {
+                open["offset"] = offset.into();
             }
             open
         });

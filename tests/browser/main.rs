@@ -5,6 +5,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod files;
+mod nodes;
 mod people;
 mod servers;
 mod stage;
@@ -29,5 +31,30 @@ fn an_admin_sets_up_and_runs_a_server() {
         people::a_second_factor(&stage);
         servers::survive_a_restart_of_the_panel(&mut stage);
         servers::delete_it(&stage);
+    });
+}
+
+#[test]
+fn an_admin_looks_after_a_server_and_its_node() {
+    support::alone("an_admin_looks_after_a_server_and_its_node", || {
+        let mut stage = Stage::begin();
+        // The other story has shown these.
+        stage.is_shown = false;
+        people::set_up(&stage);
+        servers::join_a_node(&mut stage);
+        servers::create_the_demo_server(&mut stage);
+        stage.is_shown = true;
+        people::see_the_first_view_soon(&stage);
+        files::drop_with_progress(&stage);
+        files::pack_and_unpack(&stage);
+        files::set_permissions(&stage);
+        files::install_and_remove_a_mod(&stage);
+        servers::suspend_and_resume(&stage);
+        people::bring_a_template(&stage);
+        people::members_do_what_each_may(&stage);
+        nodes::maintain(&stage);
+        nodes::rotate_the_secret(&mut stage);
+        nodes::be_away(&mut stage);
+        nodes::revoke(&stage);
     });
 }

@@ -1,8 +1,12 @@
 //! Coming in and what one may: set-up, log-in, members, the second factor.
 
+use std::fs;
+use std::net::TcpListener;
+
 use serde_json::{Value, json};
 
 use crate::stage::{ADMIN, Stage};
+use crate::support::{DownloadServer, Served, totp};
 
 pub fn set_up(stage: &Stage) {
     let browser = &stage.browser;
@@ -151,6 +155,132 @@ pub fn a_member_sees_what_is_granted(stage: &Stage) {
     browser.find(".rail", "Servers");
 }
 
+/// How soon a person sees something, by the browser's own clock: with nothing in its cache, and with all of it.
+pub fn see_the_first_view_soon(stage: &Stage) {
+    let browser = &stage.browser;
+    // What the browser takes on this machine at this time for a page of one word.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let bare = DownloadServer::start(listener, false, |_| {
+        Served::ok("<!doctype html><title>x</title><p>here").with("Content-Type", "text/html")
+    });
+    let median = |url: &str| {
+        let mut times: Vec<f64> = (0..9)
+            .map(|_| {
+                browser.open(url);
+                browser
+                    .until("performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
+                    .as_f64()
+                    .unwrap()
+            })
+            .collect();
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    };
+    let cache = |on: bool| {
+        browser.devtools("Network.enable", json!({}));
+        browser.devtools("Network.setCacheDisabled", json!({"cacheDisabled": !on}));
+    };
+    cache(false);
+    let (word, cold) = (median(&bare.url("/")), median(&stage.url("/servers")));
+    cache(true);
+    let warm = median(&stage.url("/servers"));
+    browser.complaints(); // of the bare page, which has no icon
+    println!(
+        "first view after {cold:.0} ms, {warm:.0} ms with a cache; a page of one word after {word:.0} ms"
+    );
+    let slow = f64::max(100.0, word * 4.0);
+    assert!(cold < slow && warm < slow, "it may take {slow:.0} ms here");
+}
+
+pub fn bring_a_template(stage: &Stage) {
+    let browser = &stage.browser;
+    stage.open("/settings?tab=templates");
+    browser.find("li", "Demo server");
+    let upload = |text: &str| {
+        let file = browser.dir.path().join("dinghy.json");
+        fs::write(&file, text).unwrap();
+        let input = browser.until("document.querySelector('.settings-tab input[type=file]')");
+        browser.type_into(&input, file.to_str().unwrap());
+    };
+    upload("{");
+    browser.find(".toast", "dinghy.json is not JSON");
+    browser.click(".toast button", "Close this message");
+    let template = |kind: &str| {
+        let variable =
+            json!({"name": "QUIET", "label": "Quiet", "default": "1", "required": true, "kind": kind});
+        json!({"id": "dinghy", "name": "Dinghy", "summary": "A small boat of one's own.", "image": "longshore/demo:latest",
+            "variables": [variable], "ports": [{"internal": 2456, "protocol": "udp"}, {"internal": 2457, "protocol": "udp", "offset": 1}]})
+        .to_string()
+    };
+    upload(&template("sail"));
+    browser.find(".toast", "variables");
+    browser.click(".toast button", "Close this message");
+    upload(&template("boolean"));
+    browser.find(".toast", "Dinghy is there");
+    browser.find("li", "A small boat of one's own");
+    stage.show("templates-own");
+    stage.open("/servers/new");
+    browser.click(".template", "Dinghy");
+    // Its second port is one above the first, before anything is made.
+    browser.until("(() => { const [first, second] = [...document.querySelectorAll('.port input')].map((one) => Number(one.placeholder)); return first && second === first + 1 })()");
+    stage.show("create-own");
+    stage.open("/settings?tab=templates");
+    browser.click("li button", "Remove");
+    browser.click("dialog button", "Remove");
+    browser.until("![...document.querySelectorAll('li')].some((one) => one.textContent.includes('Dinghy'))");
+}
+
+/// Three members with one right each: what the page offers, and that it works.
+pub fn members_do_what_each_may(stage: &Stage) {
+    let browser = &stage.browser;
+    let password = "a tall ship and a star";
+    for right in ["power", "console", "files"] {
+        let made = browser.run_later(
+            "const [name, password, node, server, right, done] = arguments; \
+             import('/api.js').then(async ({call}) => { \
+               const {user} = await call('POST', '/users', {name, password, role: 'member'}); \
+               await call('PUT', `/users/${user.id}/grants`, {items: [{node, server, rights: ['view', right]}]}); \
+               done('done'); }).catch(({message}) => done(message))",
+            json!([right, password, stage.node, stage.server, right]),
+        );
+        assert_eq!(made, "done");
+    }
+    log_out(stage);
+    for right in ["power", "console", "files"] {
+        log_in(stage, right, password);
+        browser.click("td a", "Demo server");
+        browser.find(".server-facts", "Running");
+        browser.find(".scroll", "tick");
+        let (power, tabs) = (browser.text(".power"), browser.text(".tabs"));
+        assert_eq!(power.contains("Stop"), right == "power", "{right}: {power}");
+        assert_eq!(tabs.contains("Files"), right == "files", "{right}: {tabs}");
+        assert_eq!(
+            browser.run("return document.querySelector('.line').disabled", json!([])),
+            right != "console"
+        );
+        match right {
+            "power" => {
+                browser.click(".power button", "Restart");
+                browser.find(".server-facts", "Running");
+                browser.until("!document.querySelector('.server-facts').textContent.includes('Restarting')");
+            }
+            "console" => {
+                browser.fill(".line", "say all hands");
+                browser.keys("\u{e007}");
+                browser.find(".scroll", "all hands");
+            }
+            _ => {
+                browser.click(".tabs a", "Files");
+                browser.find(".file-name", "world.txt");
+            }
+        }
+        stage.show(&format!("member-{right}"));
+        log_out(stage);
+    }
+    log_in(stage, ADMIN.0, ADMIN.1);
+    browser.find(".rail", "Servers");
+}
+
 pub fn a_second_factor(stage: &Stage) {
     let browser = &stage.browser;
     stage.open("/settings");
@@ -159,7 +289,7 @@ pub fn a_second_factor(stage: &Stage) {
     browser.click("dialog button", "Continue");
     let key = browser.find("dialog .secret code", "");
     let key = browser.run("return arguments[0].textContent.replaceAll(' ', '')", json!([key]));
-    browser.fill("dialog input", &totp(key.as_str().unwrap()));
+    browser.fill("dialog input", &totp::code(key.as_str().unwrap(), 0));
     browser.click("dialog button", "Turn on");
     browser.find("dialog h2", "Your recovery codes");
     let codes = browser
@@ -178,25 +308,4 @@ pub fn a_second_factor(stage: &Stage) {
     browser.fill("input", code.as_str().unwrap());
     browser.click("button", "Continue");
     browser.find(".rail", "Servers");
-}
-
-/// RFC 6238 with SHA-1, six digits and steps of 30 s, as the apps have it.
-fn totp(base32: &str) -> String {
-    let mut bits = 0u64;
-    let (mut count, mut key) = (0, Vec::new());
-    for letter in base32.bytes().filter(|letter| *letter != b'=') {
-        let value = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".iter().position(|known| *known == letter).unwrap();
-        bits = bits << 5 | value as u64;
-        count += 5;
-        if count >= 8 {
-            count -= 8;
-            key.push((bits >> count) as u8);
-        }
-    }
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() / 30;
-    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &key);
-    let tag = ring::hmac::sign(&key, &now.to_be_bytes());
-    let offset = usize::from(tag.as_ref()[19] & 15);
-    let word = u32::from_be_bytes(tag.as_ref()[offset..offset + 4].try_into().unwrap()) & 0x7fff_ffff;
-    format!("{:06}", word % 1_000_000)
 }

@@ -191,6 +191,24 @@ pub fn stop_and_start(stage: &Stage) {
     browser.until("!document.querySelector('.banner')");
 }
 
+pub fn suspend_and_resume(stage: &Stage) {
+    let browser = &stage.browser;
+    stage.open(&stage.server_path("console"));
+    browser.click(".power button", "More");
+    browser.click("[role=menuitem]", "Suspend");
+    browser.find("dialog h2", "Suspend Demo server?");
+    browser.click("dialog button", "Suspend");
+    browser.find(".server-facts", "Suspended");
+    browser.until("document.querySelector('.line').disabled");
+    stage.show("suspended");
+    browser.click(".power button", "More");
+    browser.click("[role=menuitem]", "Resume");
+    browser.find(".server-facts", "Stopped");
+    browser.click(".power button", "Start");
+    browser.find(".server-facts", "Running");
+    browser.until("!document.querySelector('.line').disabled");
+}
+
 pub fn see_a_crash(stage: &Stage) {
     let browser = &stage.browser;
     browser.fill(".line", "crash 3");

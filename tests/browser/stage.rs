@@ -20,6 +20,8 @@ pub struct Stage {
     /// The server's id, once it is made.
     pub server: String,
     pub setup: String,
+    /// Whether [`Stage::show`] takes pictures.
+    pub is_shown: bool,
     http: String,
     agents: String,
     panel: Option<Child>,
@@ -37,6 +39,7 @@ impl Stage {
             node: unique_name(),
             server: String::new(),
             setup: String::new(),
+            is_shown: true,
             http: any.clone(),
             agents: any,
             panel: None,
@@ -88,27 +91,47 @@ impl Stage {
         let mut lines = pasted.lines();
         let address = lines.next().unwrap().split_whitespace().nth(2).unwrap();
         let token = lines.next().expect("the token stands on a line of its own, for standard input");
-        let config = self.dir.path().join("agent.env");
-        let agent = || {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_longshore-agent"));
-            command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("ALLOW_INSECURE", "1");
-            command
-        };
-        let mut join = agent();
-        join.args(["join", address, "--config"]).arg(&config).stdin(Stdio::piped());
+        let mut join = self.agent_command();
+        join.args(["join", address, "--config"]).arg(self.config()).stdin(Stdio::piped());
         let mut child = join.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(format!("{token}\n").as_bytes()).unwrap();
         let done = child.wait_with_output().unwrap();
         assert!(done.status.success(), "{done:?}");
+        self.start_agent();
+    }
 
-        let mut command = agent();
-        command.arg("--config").arg(config).env("DATA_DIR", self.dir.path().join("agent"));
+    fn config(&self) -> PathBuf {
+        self.dir.path().join("agent.env")
+    }
+
+    /// Where the Agent reads its secret.
+    pub fn secret_file(&self) -> PathBuf {
+        self.dir.path().join("secret")
+    }
+
+    fn agent_command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_longshore-agent"));
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("ALLOW_INSECURE", "1");
+        command
+    }
+
+    /// Starts the Agent with what `join` has written.
+    pub fn start_agent(&mut self) {
+        let mut command = self.agent_command();
+        command.arg("--config").arg(self.config()).env("DATA_DIR", self.dir.path().join("agent"));
+        // Mods come from this machine in these stories, over a certificate of the tests' own.
+        let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/tls/ca.pem");
+        command.env("SSL_CERT_FILE", authority).env("ALLOW_PRIVATE_DOWNLOADS", "1");
         command
             .env("DOCKER_HOST", engine().host())
             .env("HEALTH_ADDR", "127.0.0.1:0")
             .env("STATS_INTERVAL", "1");
         command.stdout(Stdio::null()).stderr(fs::File::create(self.dir.path().join("agent.log")).unwrap());
         self.agent = Some(command.stdin(Stdio::null()).spawn().unwrap());
+    }
+
+    pub fn end_agent(&mut self) {
+        end(self.agent.take());
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -135,6 +158,9 @@ impl Stage {
 
     /// Pictures of the page as it is, wide and narrow, light and dark; each is complete, readable and calm.
     pub fn show(&self, name: &str) {
+        if !self.is_shown {
+            return;
+        }
         for (width, height, theme) in [
             (1280, 900, Theme::Light),
             (1280, 900, Theme::Dark),

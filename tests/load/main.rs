@@ -1,6 +1,8 @@
 //! What must hold under load, on a real Engine: minutes long, and with figures that want the machine for themselves.
 //! Run by `make test-all`, against the Agent as it ships. `rig` holds what the behaviours share.
 
+#[cfg(feature = "panel")]
+mod contract;
 mod fleet;
 mod flood;
 #[cfg(feature = "panel")]

@@ -71,6 +71,57 @@ fn a_copy_is_made_while_it_runs_and_can_be_put_back() {
     assert_eq!(panel.get("/api/v1/nodes/later").status, 404);
 }
 
+#[test]
+fn an_older_database_is_copied_and_brought_up_to_date() {
+    let mut panel = Panel::start(&[]);
+    panel.kill();
+    // As a Panel of the first version left it, with a node, a server of its, and something that was done.
+    let old = include_str!("../../src/panel/store/schema-1.sql");
+    let path = panel.data_dir().join("panel.db");
+    for file in ["panel.db", "panel.db-wal", "panel.db-shm"] {
+        let _ = std::fs::remove_file(panel.data_dir().join(file)); // the last two are there only at times
+    }
+    let hash = "0".repeat(64);
+    let node = format!(r#"{{"secret":"{hash}","created":"2026-01-01T00:00:00.000Z","joined":true}}"#);
+    let database = rusqlite::Connection::open(&path).unwrap();
+    database.execute_batch(old).unwrap();
+    database.pragma_update(None, "user_version", 1).unwrap();
+    database.execute("INSERT INTO nodes VALUES ('n7', ?)", [&node]).unwrap();
+    database
+        .execute(
+            "INSERT INTO activity (time, user, via, action, outcome) VALUES (1, 'ann', 'token', 'server.start', 'ok')",
+            [],
+        )
+        .unwrap();
+    drop(database);
+    panel.token = panel.user("admin", true, "read,admin");
+    panel.start_again(&[]);
+    assert_eq!(panel.get("/api/v1/nodes/n7").status, 200);
+    let kept = panel.get("/api/v1/activity?user=ann").json();
+    assert_eq!(kept["items"][0]["action"], "server.start", "{kept}");
+    assert_eq!(panel.send("PATCH", "/api/v1/nodes/n7", r#"{"name":"new"}"#).status, 200);
+    let made = panel.get("/api/v1/activity?action=node.update").json();
+    assert_eq!(made["items"][0]["token"], "test", "{made}");
+
+    // The copy is the database of before, whole, and only its owner's; it can be put back, and is brought up again.
+    let names = std::fs::read_dir(panel.data_dir()).unwrap().flatten().map(|entry| entry.path());
+    let copies: Vec<_> = names.filter(|path| path.to_string_lossy().contains("panel.db.v1.")).collect();
+    assert_eq!(copies.len(), 1, "{copies:?}");
+    assert_eq!(std::fs::metadata(&copies[0]).unwrap().permissions().mode() & 0o777, 0o600);
+    let copy = rusqlite::Connection::open(&copies[0]).unwrap();
+    let version: i64 = copy.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    let nodes: String = copy.query_row("SELECT record FROM nodes", [], |row| row.get(0)).unwrap();
+    let fields = copy.prepare("SELECT * FROM activity").unwrap().column_count();
+    assert_eq!((version, nodes, fields), (1, node, 10));
+    drop(copy);
+    panel.kill();
+    let restored = panel.run(&["restore", copies[0].to_str().unwrap()]);
+    assert!(restored.status.success(), "{restored:?}");
+    panel.token = panel.user("again", true, "read");
+    panel.start_again(&[]);
+    assert_eq!(panel.get("/api/v1/nodes/n7").json()["name"], "");
+}
+
 /// A file system of its own with a few megabytes, in a mount namespace that ends with the Panel's process.
 #[test]
 fn a_full_disk_is_told_and_survived() {

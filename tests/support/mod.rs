@@ -23,6 +23,7 @@ mod network;
 pub mod output;
 mod registry;
 mod shape;
+pub mod totp;
 mod witness;
 
 pub use agent_process::{AgentProcess, static_agent};

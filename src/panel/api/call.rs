@@ -106,9 +106,14 @@ impl<'a> Call<'a> {
         Ok(self.query_number("limit", 1, 200)?.map_or(50, |limit| usize::try_from(limit).unwrap_or(50)))
     }
 
+    /// Where the page before has ended.
+    pub fn cursor(&self) -> Result<Option<String>, Problem> {
+        self.query_text("cursor", 256)
+    }
+
     /// A cursor that is a number.
     pub fn after(&self) -> Result<Option<i64>, Problem> {
-        let Some(text) = self.query("cursor") else { return Ok(None) };
+        let Some(text) = self.cursor()? else { return Ok(None) };
         text.parse().map(Some).map_err(|_| Problem::field("cursor", "This is no cursor of this list."))
     }
 

@@ -90,6 +90,18 @@ impl Handler for Api {
         }
     }
 
+    fn fault(&self, response: Response) -> Response {
+        let code = match response.status() {
+            400 | 417 => "INVALID_REQUEST",
+            408 => "REQUEST_TIMEOUT",
+            413 | 431 => "TOO_LARGE",
+            503 => "BUSY",
+            _ => "INTERNAL",
+        };
+        let words = String::from_utf8_lossy(response.body_bytes().unwrap_or_default()).trim().to_owned();
+        refusal(&Problem::new(response.status(), code, format!("The request failed: {words}.")))
+    }
+
     fn handle(&self, request: Request) -> Response {
         if let Err(problem) = self.check(request.head()) {
             return refusal(&problem);

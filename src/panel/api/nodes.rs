@@ -19,7 +19,7 @@ use crate::protocol::join::JoinToken;
 
 pub fn list(api: &Api, call: &Call) -> Result<Response, Problem> {
     let part = call.query_text("q", 64)?.unwrap_or_default().to_lowercase();
-    let (limit, after) = (call.limit()?, call.query("cursor").map(str::to_owned));
+    let (limit, after) = (call.limit()?, call.cursor()?);
     let found = api.parts.hub.visit(move |fleet| {
         let views = fleet.node_views().filter(|view| {
             let text = format!("{} {} {}", view.id, view.name, view.address).to_lowercase();

@@ -22,7 +22,7 @@ pub fn list(api: &Api, call: &Call) -> Result<Response, Problem> {
     let asker = call.asker()?.clone();
     let part = call.query_text("q", 64)?.unwrap_or_default().to_lowercase();
     let (status, node) = (call.query_text("status", 16)?, call.query_text("node", 64)?);
-    let (limit, after) = (call.limit()?, call.query("cursor").map(str::to_owned));
+    let (limit, after) = (call.limit()?, call.cursor()?);
     let found = api.parts.hub.visit(move |fleet| {
         let mut found = Vec::new();
         for view in fleet.server_views() {
@@ -277,7 +277,7 @@ pub fn metrics(api: &Api, call: &Call) -> Result<Response, Problem> {
 pub fn commands(api: &Api, call: &Call) -> Result<Response, Problem> {
     let key = call.server()?;
     let (limit, wanted) = (call.limit()?, key.clone());
-    let before: Option<Time> = match call.query("cursor") {
+    let before: Option<Time> = match call.cursor()?.as_deref() {
         None => None,
         Some(text) => {
             Some(text.parse().map_err(|_| Problem::field("cursor", "This is no cursor of this list."))?)

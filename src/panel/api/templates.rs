@@ -10,7 +10,7 @@ use crate::panel::problem::Problem;
 pub fn list(api: &Api, call: &Call) -> Result<Response, Problem> {
     let limit = call.limit()?;
     let all = api.parts.templates.all()?;
-    let from = match call.query("cursor") {
+    let from = match call.cursor()?.as_deref() {
         None => 0,
         Some(after) => {
             let at = all.iter().position(|template| template.id == after);

@@ -90,7 +90,9 @@ export function show(main, at) {
     const free = await get(nodePath(node, "/free-ports") + query({ count: template.ports.length })).catch(() => null);
     if (gone || mine !== node || !free) return;
     const taken = new Set([...servers.values()].filter((server) => server.node === node).flatMap((server) => server.ports.map(({ external }) => external)));
-    chosenPorts = template.ports.map(({ preferred }, index) => (preferred && !taken.has(preferred) ? preferred : free.ports[index]));
+    for (const [index, { preferred, offset }] of template.ports.entries()) {
+      chosenPorts.push(offset !== undefined && index ? chosenPorts[0] + offset : preferred && !taken.has(preferred) ? preferred : free.ports[index]);
+    }
     portPlace.querySelectorAll(".port").forEach((row, index) => (row.querySelector("input").placeholder = chosenPorts[index] ? String(chosenPorts[index]) : "chosen"));
     tell();
   }
