@@ -155,6 +155,11 @@ fn nothing_can_be_slipped_into_paths_headers_or_searches() {
         assert_eq!(panel.get(&format!("/api/v1/users?q={text}")).json()["items"], json!([]), "{text}");
         assert_eq!(panel.get(&format!("/api/v1/activity?q={text}%27x")).json()["items"], json!([]), "{text}");
     }
+    // What cannot be read is told; left out, the call would be another one.
+    for query in ["user=%07", "q=%ff", "%00=x", "node=%", "q=%0d%0aSet-Cookie:%20a=b"] {
+        let answer = panel.get(&format!("/api/v1/activity?{query}"));
+        assert_eq!(answer.error(), "422 INVALID_PAYLOAD", "{query}");
+    }
     let made = panel.send("POST", "/api/v1/users", r#"{"name":"x\r\nSet-Cookie: a=b","role":"member"}"#);
     assert_eq!(made.error(), "422 INVALID_PAYLOAD");
     let made = panel.send("POST", "/api/v1/users", r#"{"name":"<img src=x>'; --","role":"member"}"#).json();

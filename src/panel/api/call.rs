@@ -36,21 +36,26 @@ pub struct Note {
 }
 
 impl<'a> Call<'a> {
+    /// # Errors
+    /// A part of the query cannot be read: leaving it out would answer another question.
     pub fn new(
         request: &'a Request,
         address: IpAddr,
         secure: bool,
         parameters: Vec<(&'static str, String)>,
-    ) -> Call<'a> {
+    ) -> Result<Call<'a>, Problem> {
         let query = request.query().unwrap_or_default();
         let query = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decoded(name, true).unwrap_or_default(), decoded(value, true).unwrap_or_default())
+            let what = "This is not UTF-8 in percent-encoding, or has control characters.";
+            let name = decoded(name, true).ok_or_else(|| Problem::field("query", what))?;
+            let value = decoded(value, true).ok_or_else(|| Problem::field(&name, what))?;
+            Ok((name, value))
         });
         let find = |name: &str| parameters.iter().find(|(known, _)| *known == name).map(|(_, v)| v.clone());
         let note = Note { node: find("node"), server: find("server"), ..Note::default() };
-        let query = query.collect();
-        Call { request, asker: None, address, secure, parameters, query, note: RefCell::new(note) }
+        let query = query.collect::<Result<_, Problem>>()?;
+        Ok(Call { request, asker: None, address, secure, parameters, query, note: RefCell::new(note) })
     }
 
     /// Who asks; routes for anyone do not.

@@ -160,7 +160,7 @@ impl Api {
         let path = request.path().strip_prefix("/api/v1").unwrap_or_default();
         let (route, parameters) = routes::find(request.method(), path)?;
         let (address, secure) = self.parts.proxies.asker(request.head(), request.peer(), self.parts.tls);
-        let mut call = Call::new(request, address, secure, parameters);
+        let mut call = Call::new(request, address, secure, parameters)?;
         let answered = self.let_in(route, &mut call).and_then(|()| self.once(route, &call));
         self.log(route, &call, &answered);
         answered
