@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use memchr::{memchr, memchr2};
+
 use super::error::Error;
 use super::frames::{Frames, Output};
 use super::time::parse_rfc3339;
@@ -118,7 +120,7 @@ impl Assembly {
         out: &mut impl FnMut(Line<'_>),
     ) -> &'a [u8] {
         let look = &bytes[..bytes.len().min(STAMP_CAP - self.stamp.len())];
-        let stop = look.iter().position(|b| matches!(b, b' ' | b'\n'));
+        let stop = memchr2(b' ', b'\n', look);
         self.stamp.extend_from_slice(&look[..stop.unwrap_or(look.len())]);
         if stop.is_none() && self.stamp.len() < STAMP_CAP {
             return &bytes[look.len()..];
@@ -169,7 +171,7 @@ impl Assembly {
     fn take_text<'a>(&mut self, bytes: &'a [u8], output: Output, out: &mut impl FnMut(Line<'_>)) -> &'a [u8] {
         let room = if self.tty { PART - self.part } else { bytes.len() };
         let look = &bytes[..bytes.len().min(room)];
-        let end = look.iter().position(|b| *b == b'\n');
+        let end = memchr(b'\n', look);
         let text = &look[..end.unwrap_or(look.len())];
         self.add(text, output, out);
         self.part += text.len();

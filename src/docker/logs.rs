@@ -4,6 +4,8 @@
 //! that stops reading stops nobody: the Engine waits with the log's file, not with the container.
 
 use std::io::{self, Read};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ureq::BodyReader;
 
@@ -17,6 +19,11 @@ use super::time::unix_seconds;
 /// Bytes read at once, at least while little comes: five hundred followers hold five hundred of these.
 const LEAST_READ: usize = 256;
 const MOST_READ: usize = 16 * 1024;
+
+/// The Engine writes each line by itself. What came sooner than this was waiting or is a flood; then a rest lets more of
+/// it come, so that a thread is not woken for each line. The kernel holds some 250 lines meanwhile.
+const AT_ONCE: Duration = Duration::from_micros(100);
+const REST: Duration = Duration::from_micros(200);
 
 /// Which lines are wanted.
 #[derive(Clone, Debug, Default)]
@@ -56,7 +63,13 @@ impl Client {
             closer.limit_reads(READ_LIMIT);
         }
         let reader = response.into_body().into_reader();
-        Ok(LogStream { reader, lines: Lines::new(tty), buffer: vec![0; LEAST_READ], closer: closer.clone() })
+        Ok(LogStream {
+            reader,
+            lines: Lines::new(tty),
+            buffer: vec![0; LEAST_READ],
+            flood: false,
+            closer: closer.clone(),
+        })
     }
 }
 
@@ -65,6 +78,8 @@ pub struct LogStream {
     reader: BodyReader<'static>,
     lines: Lines,
     buffer: Vec<u8>,
+    /// The last read had not to wait, and found little.
+    flood: bool,
     closer: Closer,
 }
 
@@ -75,6 +90,10 @@ impl LogStream {
     /// An error is final: `Cancelled` after a close, `Unavailable` or `Malformed` when the stream broke, `Status` when the
     /// Engine put an error into it. Then open it again with the time of the last line, and drop what comes again.
     pub fn read(&mut self, mut out: impl FnMut(Line<'_>)) -> Result<bool, Error> {
+        if self.flood {
+            thread::sleep(REST);
+        }
+        let begun = Instant::now();
         let count = loop {
             match self.reader.read(&mut self.buffer) {
                 Ok(count) => break count,
@@ -89,6 +108,7 @@ impl LogStream {
             self.lines.finish(out);
             return Ok(false);
         }
+        self.flood = count < self.buffer.len() && begun.elapsed() < AT_ONCE;
         self.lines.push(&self.buffer[..count], &mut out)?;
         if count == self.buffer.len() && count < MOST_READ {
             self.buffer = vec![0; 2 * count];
