@@ -134,6 +134,8 @@ fn everything_is_told_in_order_when_all_is_well() {
         "disk space",
         "data directory",
         "health port",
+        "policy",
+        "confinement",
         "kernel",
     ];
     assert_eq!(told.lines().count(), names.len(), "{told}");

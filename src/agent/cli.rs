@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::config::{self, Config, KEYS};
+use super::policy::PolicyFile;
 use super::settings::{self, BadSetting, Settings};
 use crate::server::helper::serve;
 
@@ -28,6 +29,13 @@ pub enum Request {
         settings: Settings,
         json: bool,
     },
+    /// Explain the owner's policy, or tell what it has against the spec in a file.
+    PolicyCheck {
+        file: PolicyFile,
+        spec: Option<PathBuf>,
+    },
+    /// Forget which Panel was the newest; it is stored in this file.
+    ResetEpoch(PathBuf),
     /// Check everything that the Agent needs. `fault` is what is wrong with where the settings come from.
     Doctor {
         settings: Settings,
@@ -43,10 +51,23 @@ enum Word {
     Status,
     Doctor,
     Join,
+    Policy,
 }
 
-const WORDS: [(&str, Word); 4] =
-    [("config", Word::Config), ("status", Word::Status), ("doctor", Word::Doctor), ("join", Word::Join)];
+const WORDS: [(&str, Word); 5] = [
+    ("config", Word::Config),
+    ("status", Word::Status),
+    ("doctor", Word::Doctor),
+    ("join", Word::Join),
+    ("policy", Word::Policy),
+];
+
+/// What may follow `policy`.
+#[derive(Clone, Copy, Debug)]
+enum Verb {
+    Check,
+    ResetEpoch,
+}
 
 /// What was wrong with the command line or the configuration. Exit code 2.
 #[derive(Debug)]
@@ -82,7 +103,7 @@ pub fn parse(
     let mut parser = lexopt::Parser::from_args(args);
     let mut settings = Settings::default();
     let (mut file, mut word, mut json) = (None::<PathBuf>, None::<Word>, false);
-    let mut url = None::<String>;
+    let (mut url, mut verb, mut spec) = (None::<String>, None::<Verb>, None::<PathBuf>);
     while let Some(arg) = parser.next()? {
         match arg {
             Short('h') | Long("help") => return Ok(Request::Print(help())),
@@ -107,6 +128,14 @@ pub fn parse(
                 word = Some(*found);
             }
             Value(text) if matches!(word, Some(Word::Join)) && url.is_none() => url = Some(text.string()?),
+            Value(text) if matches!(word, Some(Word::Policy)) && verb.is_none() => {
+                verb = Some(match text.to_str() {
+                    Some("check") => Verb::Check,
+                    Some("reset-epoch") => Verb::ResetEpoch,
+                    _ => return Err(Value(text).unexpected().into()),
+                });
+            }
+            Value(path) if matches!(verb, Some(Verb::Check)) && spec.is_none() => spec = Some(path.into()),
             other => return Err(other.unexpected().into()),
         }
     }
@@ -126,6 +155,11 @@ pub fn parse(
     }
     read?;
     match word {
+        Some(Word::Policy) => match verb {
+            Some(Verb::Check) => Ok(Request::PolicyCheck { file: PolicyFile::of(&settings)?, spec }),
+            Some(Verb::ResetEpoch) => Ok(Request::ResetEpoch(config::data_dir(&settings)?.join("epoch"))),
+            None => Err(Usage("policy: expected check or reset-epoch".into())),
+        },
         Some(Word::Status) => Ok(Request::Status { settings, json }),
         Some(Word::Config) => {
             // The effective values are shown even when one of them is wrong: that is when it is needed.
@@ -163,6 +197,8 @@ fn help() -> String {
          longshore-agent config             print the effective configuration and where it came from\n       \
          longshore-agent status [--json]    tell how the running Agent is\n       \
          longshore-agent doctor [--json]    check everything that the Agent needs\n       \
+         longshore-agent policy check [SPEC]  explain the owner's policy, or judge the spec in a file\n       \
+         longshore-agent policy reset-epoch   let an older Panel command this node again\n       \
          longshore-agent --help | --version\n\n\
          Every key is a flag (--panel-url), an environment variable (PANEL_URL) or a line KEY=value of FILE,\n\
          the first of these that is set. A secret is never a flag.\n\n",
@@ -172,5 +208,6 @@ fn help() -> String {
         text += &format!("  {:<20} {}{default}\n", key.name, key.help);
     }
     text + "\nexit codes: 0 stopped by a signal, 1 failed, 2 wrong configuration;\n\
-            of status: 0 healthy, 1 not healthy, 3 not running; of doctor: 1 when a check failed\n"
+            of status: 0 healthy, 1 not healthy, 3 not running; of doctor: 1 when a check failed;\n\
+            of policy check: 1 when the spec is refused, 2 when the policy is wrong\n"
 }

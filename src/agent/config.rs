@@ -7,9 +7,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::logging;
+use super::policy::{Policy, PolicyFile};
 use super::settings::{self, BadSetting, Key, Settings};
 use crate::docker::{ApiVersion, Client, Endpoint, EndpointError};
 use crate::link::proxy::{Proxy, ProxySettings};
@@ -72,6 +74,11 @@ pub const KEYS: &[Key] = &[
         Some("1073741824"),
         "bytes of each server's output that Docker keeps on disk, 2097152 to 1099511627776; for containers made from now on",
     ),
+    key(
+        "POLICY_FILE",
+        Some("/etc/longshore/policy.toml"),
+        "what no Panel may ask of this node; `longshore-agent policy check` explains it",
+    ),
     key("WORKERS", Some("4"), "threads for short jobs, 1 to 64"),
     key("PANEL_PIN", None, "SHA-256 of the Panel's certificate, the only one to trust; written by join"),
     key("CA_FILE", None, "PEM file of the only authorities to trust for wss://; the system's when not set"),
@@ -87,6 +94,7 @@ pub const KEYS: &[Key] = &[
     ),
     key("LOG_LEVEL", Some("info"), "error, warn, info, debug or trace"),
     key("LOG_FORMAT", Some("auto"), "auto, which fits systemd's journal where that reads; plain or json"),
+    key("LANDLOCK", Some("1"), "0 lets the Agent reach every file that its user may, where 1 does not work"),
     key("PID_FILE", None, "where to write the process id, for init systems that want it"),
     key("READY_FD", None, "descriptor to write a newline to once the Agent works (s6, dinit); also -d N"),
 ];
@@ -140,6 +148,11 @@ pub struct Config {
     /// Bytes of one server's output on disk.
     pub log_disk: u64,
     pub workers: usize,
+    /// Files beyond the Agent's own are out of its reach.
+    pub landlock: bool,
+    pub policy_file: PolicyFile,
+    /// As it was at the start.
+    pub policy: Arc<Policy>,
     pub ca_file: Option<PathBuf>,
     /// SHA-256 of the one certificate to trust, instead of any authority.
     pub panel_pin: Option<String>,
@@ -155,12 +168,14 @@ pub struct Config {
 impl Config {
     /// Checks everything; the first fault is told.
     pub fn from_settings(settings: &Settings) -> Result<Config, BadSetting> {
-        let config = Config::with_secret(settings, secret(settings)?)?;
+        let mut config = Config::with_secret(settings, secret(settings)?)?;
         check_strength(&config.secret, config.health_addr)?;
+        let policy = config.policy_file.read().map_err(|bad| BadSetting::bare("POLICY_FILE", bad))?;
+        config.policy = Arc::new(policy.unwrap_or_default());
         Ok(config)
     }
 
-    /// The same, with a secret from elsewhere.
+    /// The same, with a secret from elsewhere and without the policy's rules.
     pub fn with_secret(settings: &Settings, secret: SecretSource) -> Result<Config, BadSetting> {
         let insecure = flag(settings, "ALLOW_INSECURE")?;
         let panel_url = panel_url(settings, insecure)?;
@@ -171,7 +186,7 @@ impl Config {
             node_id: node_id(settings)?,
             secret,
             health_addr: health_addr(settings, insecure)?,
-            data_dir: absolute(settings, "DATA_DIR")?.unwrap_or_else(|| "/var/lib/longshore".into()),
+            data_dir: data_dir(settings)?,
             docker: docker(settings)?,
             docker_api_version: docker_api_version(settings)?,
             registry_auth_file: absolute(settings, "REGISTRY_AUTH_FILE")?,
@@ -188,6 +203,9 @@ impl Config {
             log_memory: number(settings, "LOG_MEMORY", 64 << 10..=1 << 30)? as usize,
             log_disk: number(settings, "LOG_DISK", 2 << 20..=1 << 40)?,
             workers: number(settings, "WORKERS", 1..=64)? as usize,
+            landlock: flag(settings, "LANDLOCK")?,
+            policy_file: PolicyFile::of(settings)?,
+            policy: Arc::default(),
             ca_file: ca_file(settings)?,
             allow_insecure_downloads: flag(settings, "ALLOW_INSECURE_DOWNLOADS")?,
             allow_private_downloads: flag(settings, "ALLOW_PRIVATE_DOWNLOADS")?,
@@ -446,6 +464,10 @@ fn one_of<T: Copy>(settings: &Settings, key: &str, choices: &[(&str, T)]) -> Res
         let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
         BadSetting::new(key, text, format_args!("expected one of {}", names.join(", ")))
     })
+}
+
+pub fn data_dir(settings: &Settings) -> Result<PathBuf, BadSetting> {
+    Ok(absolute(settings, "DATA_DIR")?.unwrap_or_else(|| "/var/lib/longshore".into()))
 }
 
 fn absolute(settings: &Settings, key: &str) -> Result<Option<PathBuf>, BadSetting> {

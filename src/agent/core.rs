@@ -8,6 +8,7 @@
 //! | `panel` | a connection that begins, what is said on it |
 //! | `commands` | a command from its receipt to its answer |
 //! | `reads` | what is answered from the loop's own state |
+//! | `policy` | what the node's owner says to a command |
 //! | `console` | what a command asks of a server's output and input |
 //! | `jobs` | archives and mods: who may begin, how far they are |
 //! | `journal` | what waits for the disk, and what an Agent before this one has left |
@@ -21,6 +22,7 @@ mod files;
 mod jobs;
 mod journal;
 mod panel;
+mod policy;
 mod reads;
 mod servers;
 
@@ -45,6 +47,7 @@ use super::long_jobs::LongJobs;
 use super::metrics::{self, Counters};
 use super::notify::Notify;
 use super::panel_link::PanelLink;
+use super::policy::{BadPolicy, Policy, Rate};
 use super::system::{Host, Sample};
 use super::voice::Voice;
 use super::workers::{Claim, MAX_SERVERS, Workers};
@@ -54,7 +57,7 @@ use crate::protocol::event::{KnownServer, Progress, StatusChange};
 use crate::protocol::outcome::{InOut, Resources, ServerCount, ServerMetrics, ServerReply, ServerReport};
 use crate::protocol::{
     self, Action, Code, Command, CommandKey, Dialect, Envelope, Event as Told, Fault, Incoming, NodeId,
-    Outcome, Rejected, Reply, ServerAction, ServerId, Status,
+    Outcome, Rejected, Reply, ServerAction, ServerId, Spec, Status,
 };
 use crate::server::abort::Abort;
 use crate::server::lifecycle::{Order, PullProgress};
@@ -94,6 +97,8 @@ pub struct Core {
     pub(super) disks: Disks,
     pub(super) node_figures: NodeFigures,
     pub(super) epoch: Epoch,
+    pub(super) policy: Arc<Policy>,
+    pub(super) rate: Rate,
     pub(super) host: Host,
     pub(super) sample: Sample,
     pub(super) servers: BTreeMap<ServerId, Server>,
@@ -284,6 +289,7 @@ impl Core {
                 }
                 self.publish();
             }
+            Event::Policy(result) => self.policy_read(*result),
             // Taken by the loop itself.
             Event::Shutdown { .. } | Event::ThreadEnded { .. } => {}
         }

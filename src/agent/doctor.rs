@@ -107,6 +107,8 @@ fn checks(settings: &Settings, fault: Option<String>) -> Vec<Check> {
     checks.push(node::disk_space(&config.data_dir));
     checks.push(node::data_dir(&config.data_dir));
     checks.push(node::health_port(config.health_addr, running.as_ref()));
+    checks.push(node::policy(&config.policy_file));
+    checks.push(node::confinement(config.landlock, running.as_ref()));
     checks.push(node::kernel());
     checks
 }

@@ -2,6 +2,7 @@
 
 use super::caller::Caller;
 use super::engine::EngineEvent;
+use super::policy::{BadPolicy, Policy};
 use super::system::Sample;
 use crate::link;
 use crate::protocol::{Command, Incoming, Outcome, Rejected, ServerId};
@@ -66,6 +67,8 @@ pub enum Event {
     Journaled,
     /// The heartbeat's time has come, with a fresh measurement of the node.
     Beat(Box<Sample>),
+    /// The owner's policy was read again.
+    Policy(Box<Result<Policy, BadPolicy>>),
     /// A long-lived thread ended. Unasked, that is a fault.
     ThreadEnded {
         name: String,

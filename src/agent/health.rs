@@ -14,6 +14,8 @@ use crate::protocol::outcome::ServerCount;
 #[derive(Debug)]
 pub struct Board {
     node: String,
+    /// What the Agent has taken from itself, in words.
+    confinement: String,
     started: Instant,
     state: Mutex<State>,
 }
@@ -22,6 +24,7 @@ pub struct Board {
 struct State {
     connected: bool,
     trouble: Option<String>,
+    policy_fault: Option<String>,
     docker: Option<(String, String)>,
     journal: Option<&'static str>,
     system: System,
@@ -41,6 +44,10 @@ struct Health<'a> {
     /// Why there is no link, in plain words.
     #[serde(skip_serializing_if = "Option::is_none")]
     trouble: Option<&'a str>,
+    /// Why the policy's file could not be taken again, so that the rules before hold on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy_fault: Option<&'a str>,
+    confinement: &'a str,
     docker: Docker<'a>,
     /// Why the journal of commands cannot be written; left out while it can.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,8 +85,8 @@ struct System {
 }
 
 impl Board {
-    pub fn new(node: &str) -> Board {
-        Board { node: node.to_owned(), started: Instant::now(), state: Mutex::default() }
+    pub fn new(node: &str, confinement: String) -> Board {
+        Board { node: node.to_owned(), confinement, started: Instant::now(), state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -110,6 +117,11 @@ impl Board {
         state.servers = servers;
     }
 
+    /// Takes what was wrong with the policy when it was read last. Called by the agent loop.
+    pub fn set_policy_fault(&self, fault: Option<String>) {
+        self.state().policy_fault = fault;
+    }
+
     /// `/health`. With `whole` everything is told, else only the status: versions and counts help an attacker more than a
     /// load balancer.
     pub fn health(&self, whole: bool) -> Response {
@@ -135,6 +147,8 @@ impl Board {
             uptime: self.started.elapsed().as_secs(),
             connected: state.connected,
             trouble: state.trouble.as_deref(),
+            policy_fault: state.policy_fault.as_deref(),
+            confinement: &self.confinement,
             docker: Docker { available: state.docker.is_some(), version, api_version },
             journal: state.journal,
             system: state.system,

@@ -53,6 +53,7 @@ pub mod output;
 pub mod panel_link;
 
 pub mod epoch;
+pub mod policy;
 
 pub mod engine;
 
@@ -87,6 +88,7 @@ pub mod status;
 
 pub mod doctor;
 
+pub mod confine;
 pub mod crew;
 pub mod logging;
 
@@ -173,6 +175,8 @@ pub fn run(config: Config) -> Result<(), Failed> {
     let listener = TcpListener::bind(config.health_addr)
         .map_err(|e| Failed::new(&format!("HEALTH_ADDR {}", config.health_addr), e))?;
 
+    // From here on there are threads; they inherit it.
+    let confinement = confine::confine(&config);
     let (urgent_tx, urgent_rx) = bounded(URGENT);
     // One message in the reader's hand, one here, one in the loop's: the rest of a flood waits in the kernel.
     let (panel_tx, panel_rx) = bounded(1);
@@ -194,7 +198,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
         move || outbox.wake()
     });
 
-    let board = Arc::new(health::Board::new(config.node_id.as_str()));
+    let board = Arc::new(health::Board::new(config.node_id.as_str(), confinement.to_string()));
     let counters = metrics::Counters::default();
     let decoder = Decoder::new(config.node_id.clone(), Rules::default());
     let api = api::Api {
@@ -261,7 +265,8 @@ pub fn run(config: Config) -> Result<(), Failed> {
         mod_records: mod_records.clone(),
     });
     let spawn = |e| Failed::new("starting a thread", e);
-    let signals = signals::start(urgent_tx, &mut crew).map_err(spawn)?;
+    let signals =
+        signals::start(urgent_tx, events_tx.clone(), config.policy_file.clone(), &mut crew).map_err(spawn)?;
     crew.spawn("journal", 128 << 10, move || scribe.run()).map_err(spawn)?;
     let workers =
         workers::Workers::start(config.workers, lifecycle.clone(), &events_tx, &mut crew).map_err(spawn)?;
@@ -331,6 +336,8 @@ pub fn run(config: Config) -> Result<(), Failed> {
         node_figures,
         epoch: epoch::Epoch::open(config.data_dir.join("epoch"))
             .map_err(|e| Failed::new("DATA_DIR/epoch", e))?,
+        policy: config.policy.clone(),
+        rate: policy::Rate::default(),
         host: system::Host::measure(),
         sample,
         servers,

@@ -30,6 +30,8 @@ pub struct Health {
     pub uptime: u64,
     pub connected: bool,
     pub trouble: Option<String>,
+    /// Earlier versions tell none.
+    pub confinement: Option<String>,
     pub docker: Docker,
     pub servers: Servers,
     pub system: System,
@@ -114,7 +116,18 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 fn told(health: &Health) -> String {
-    let Health { status, version, node_id, uptime, connected, trouble, docker, servers, system } = health;
+    let Health {
+        status,
+        version,
+        node_id,
+        uptime,
+        connected,
+        trouble,
+        docker,
+        servers,
+        system,
+        confinement: _,
+    } = health;
     let mut text = format!("longshore-agent {version}, node {node_id}: {status}\n");
     let panel = match (connected, trouble) {
         (true, _) => "linked",

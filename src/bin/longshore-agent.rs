@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use longshore::agent::{self, cli, doctor, join, status};
+use longshore::agent::epoch::Epoch;
+use longshore::agent::{self, cli, doctor, join, policy, status};
 use longshore::server::helper::serve::serve;
 
 fn main() -> ExitCode {
@@ -34,6 +35,26 @@ fn main() -> ExitCode {
             let (text, code) = doctor::run(&settings, fault, json);
             return print(&text, code);
         }
+        cli::Request::PolicyCheck { file, spec } => match policy::explain::run(&file, spec.as_deref()) {
+            Ok((text, code)) => return print(&text, code),
+            Err(bad) => {
+                eprintln!("longshore-agent: {bad}");
+                return ExitCode::from(2);
+            }
+        },
+        cli::Request::ResetEpoch(path) => match Epoch::reset(&path) {
+            Ok(Some(epoch)) => {
+                return print(
+                    &format!("epoch {epoch} is forgotten: the next Panel to say hello owns this node\n"),
+                    0,
+                );
+            }
+            Ok(None) => return print("no Panel has said an epoch yet, or it is forgotten already\n", 0),
+            Err(error) => {
+                eprintln!("longshore-agent: {}: {error}", path.display());
+                return ExitCode::FAILURE;
+            }
+        },
         cli::Request::Beneath => return beneath(),
         cli::Request::Run(config) => config,
     };

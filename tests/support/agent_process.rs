@@ -206,6 +206,15 @@ impl AgentProcess {
         found.unwrap_or_else(|| panic!("{} did not log {text:?} within {within:?}", self.node_id))
     }
 
+    /// Waits until so many lines hold `text`.
+    pub fn wait_log_count(&self, text: &str, count: usize) {
+        let enough = |lines: &mut Vec<String>| {
+            (lines.iter().filter(|line| line.contains(text)).count() >= count).then_some(())
+        };
+        let found = self.log.wait(SOON, enough);
+        assert!(found.is_some(), "{} did not log {text:?} {count} times", self.node_id);
+    }
+
     /// Waits for a line that holds both: a response may be there before the log's reader is.
     pub fn has_logged(&self, text: &str, other: &str) -> bool {
         let holds = |line: &String| line.contains(text) && line.contains(other);

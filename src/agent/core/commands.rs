@@ -15,6 +15,11 @@ impl Core {
             self.counters.command(action.name(), Some(fault.code), Duration::ZERO);
             return self.answer(&origin, None, Err(fault), SystemTime::now());
         }
+        if action.is_read()
+            && let Err(fault) = self.permit(&action)
+        {
+            return self.refuse(&origin, None, action.name(), fault);
+        }
         let action = match action {
             Action::Server(server, ServerAction::Console(action)) if action.is_read() => {
                 return self.console(origin, None, server, action);
@@ -47,6 +52,9 @@ impl Core {
             }
         }
         let action_name = action.name();
+        if let Err(fault) = self.permit(&action) {
+            return self.refuse(&origin, key, action_name, fault);
+        }
         let (server, action) = match action {
             Action::Server(server, action) => (server, action),
             Action::Container(name, action) => match self.find_container(&name) {
@@ -104,11 +112,11 @@ impl Core {
     }
 
     /// The epoch fences connections off from each other; who calls over HTTP has none.
-    fn admit(&self, asker: &Asker) -> Result<(), Fault> {
+    fn admit(&mut self, asker: &Asker) -> Result<(), Fault> {
         if self.draining {
             return Err(stopping());
         }
-        if matches!(asker, Asker::Http(_)) { Ok(()) } else { self.epoch.admit() }
+        if matches!(asker, Asker::Http(_)) { Ok(()) } else { self.epoch.admit(Instant::now()) }
     }
 
     /// Answers one receipt of a command, where it came from. `at` is when its outcome was known.
@@ -125,7 +133,8 @@ impl Core {
         }
     }
 
-    /// Refuses a command before anything was touched. What passes is not remembered: the same message may be tried again.
+    /// Refuses a command before anything was touched. What passes is not remembered, and neither is what the node's owner may
+    /// allow another day: the same message may be tried again.
     pub(super) fn refuse(
         &mut self,
         origin: &Origin,
@@ -135,7 +144,7 @@ impl Core {
     ) {
         log::info!("{}: refused: {fault}", origin.label());
         self.counters.command(action, Some(fault.code), Duration::ZERO);
-        let passes = matches!(fault.code, Code::Busy | Code::InsufficientResources);
+        let passes = matches!(fault.code, Code::Busy | Code::InsufficientResources | Code::PermissionDenied);
         let (at, outcome) = (SystemTime::now(), Err(fault));
         match key {
             Some(key) if !passes => self.conclude(key, outcome, at),

@@ -104,6 +104,12 @@ impl Core {
             server.held = Some(job);
             return None;
         }
+        let (stored, facts) = (server.machine.spec().clone(), server.machine.container().cloned());
+        if let Err(refusal) = self.permit_job(&stored, &job) {
+            log::warn!("{id}: {}: {refusal}", job.name());
+            return Some(JobResult::Failed { fault: refusal.into(), facts });
+        }
+        let server = self.servers.get_mut(id)?;
         server.closer = Closer::new();
         let machine = &mut server.machine;
         let dirty = machine.take_dirty();

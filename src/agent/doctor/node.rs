@@ -10,6 +10,8 @@ use rustix::fs::{Access, access, statvfs};
 
 use super::Check;
 use crate::agent::config::{self, SecretSource};
+use crate::agent::confine;
+use crate::agent::policy::PolicyFile;
 use crate::agent::settings::{Settings, Source};
 use crate::agent::status::Health;
 use crate::link::Secret;
@@ -112,6 +114,43 @@ pub(super) fn health_port(address: SocketAddr, running: Option<&Health>) -> Chec
             "set HEALTH_ADDR to another port",
         ),
         Err(e) => Check::failure(name, format!("{address}: {e}"), "correct HEALTH_ADDR"),
+    }
+}
+
+/// The owner's policy.
+pub(super) fn policy(file: &PolicyFile) -> Check {
+    let name = "policy";
+    match file.read() {
+        Ok(None) => Check::ok(name, format!("there is no {}: nothing is ruled", file.path.display())),
+        Ok(Some(policy)) => {
+            let rules = policy.to_string().lines().count();
+            Check::ok(name, format!("{}, {rules} rules", file.path.display()))
+        }
+        Err(bad) => {
+            let advice = "correct it; `longshore-agent policy check` explains it";
+            Check::failure(name, bad.to_string(), advice)
+        }
+    }
+}
+
+/// What the Agent takes from itself: of one that runs, as it tells; else what the kernel has for it.
+pub(super) fn confinement(landlock: bool, running: Option<&Health>) -> Check {
+    let name = "confinement";
+    if let Some(found) = running.and_then(|health| health.confinement.as_deref()) {
+        return Check::ok(name, found);
+    }
+    match confine::has_landlock() {
+        _ if !landlock => {
+            Check::warning(name, "Landlock is off by LANDLOCK=0", "take that key away once it works")
+        }
+        true => {
+            Check::ok(name, "no new privileges, no capabilities without root, Landlock, refused system calls")
+        }
+        false => Check::warning(
+            name,
+            "the kernel has no Landlock, or one before 5.19: the Agent can reach every file that its user may",
+            "nothing, or a newer kernel: the Agent works without it",
+        ),
     }
 }
 

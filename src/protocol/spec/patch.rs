@@ -111,7 +111,8 @@ impl Spec {
         Ok(Patched { spec, changes })
     }
 
-    fn changes(&self, new: &Spec) -> Vec<Change> {
+    /// How `new` differs.
+    pub fn changes(&self, new: &Spec) -> Vec<Change> {
         let (was, is) = (&self.limits, &new.limits);
         let recreate = |field, differs| (field, differs, Effect::Recreate);
         let agent = |field, differs| (field, differs, Effect::Agent);

@@ -122,6 +122,13 @@ impl Machine {
                         }
                         self.answer(ticket, Err(fault_of(result)));
                     }
+                    // The node's owner does not let it be started, and trying again would not change his mind.
+                    None if matches!(&result, JobResult::Failed { fault, .. } if fault.code == Code::PermissionDenied) =>
+                    {
+                        self.settle_from_container();
+                        self.reason = Some(Reason::GaveUp);
+                        self.set_desired(Desired::Stopped);
+                    }
                     // The look that follows the Engine's return starts it again.
                     None if matches!(
                         fault_of(result),
