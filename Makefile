@@ -38,11 +38,12 @@ dist: release ## an archive with the licences, a list of what is linked in, SHA2
 install: ## the binaries of `make release`, units, man pages, completions; DESTDIR and PREFIX as usual
 	@dist/build/install-files.sh "$(BUILT)" "$(DESTDIR)" "$(PREFIX)"
 
-check: ## formatting, lints and documentation, each without a warning
+check: ## formatting, lints and documentation, each without a warning, and what is linked in
 	cargo fmt --check
 	cargo clippy --locked --quiet --all-targets -- -D warnings
 	cargo clippy --locked --quiet --no-default-features --lib --bin longshore-agent -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet --no-deps
+	@dist/build/deny.sh
 
 test: ## every test, against a real Docker Engine
 	@tests/support/with-engine.sh cargo test --locked --no-fail-fast
