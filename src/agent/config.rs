@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use super::logging;
 use super::policy::{Policy, PolicyFile};
 use super::settings::{self, BadSetting, Key, Settings};
@@ -243,7 +245,7 @@ impl SecretSource {
         if is_open_to_others(path, &meta) {
             return Err(bad(NOT_FOR_OTHERS.into()));
         }
-        let mut text = String::new();
+        let mut text = Zeroizing::new(String::with_capacity(4097));
         std::io::Read::read_to_string(&mut std::io::Read::take(file, 4097), &mut text)
             .map_err(|e| bad(format!("cannot be read: {e}")))?;
         checked_secret(text.trim_end_matches(['\r', '\n'])).map_err(bad)

@@ -13,6 +13,7 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE};
 use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, Zeroizing};
 
 use super::reference::DOCKER_HUB;
 
@@ -21,7 +22,7 @@ const FILE_CAP: u64 = 1 << 20;
 /// How Docker itself writes its Hub, as a key of the file and as an address in the header.
 const DOCKER_HUB_ADDRESS: &str = "https://index.docker.io/v1/";
 
-/// A text that no log, error or debug output shows.
+/// A text that no log, error or debug output shows, and that is wiped from memory when it is done with.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 pub struct Secret(String);
 
@@ -32,6 +33,12 @@ impl Secret {
 
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 
@@ -71,7 +78,7 @@ impl RegistryAuth {
     /// Looks up the registry of a [`Reference`](super::Reference), by its exact host and port. `Ok(None)` when the
     /// file does not name it; a missing file is an error, since somebody configured it.
     pub fn from_file(path: &Path, registry: &str) -> Result<Option<RegistryAuth>, AuthError> {
-        let mut text = Vec::new();
+        let mut text = Zeroizing::new(Vec::new());
         let file = File::open(path).map_err(AuthError::Read)?;
         file.take(FILE_CAP + 1).read_to_end(&mut text).map_err(AuthError::Read)?;
         if text.len() as u64 > FILE_CAP {
@@ -105,8 +112,8 @@ impl RegistryAuth {
             Credentials::IdentityToken(token) => (None, None, Some(token.expose())),
         };
         let header = Header { username, password, identitytoken, serveraddress: &self.server };
-        let json = serde_json::to_vec(&header).expect("four texts always serialise");
-        BASE64_URL_SAFE.encode(json)
+        let json = Zeroizing::new(serde_json::to_vec(&header).expect("four texts always serialise"));
+        BASE64_URL_SAFE.encode(&*json)
     }
 }
 
@@ -163,7 +170,7 @@ impl Entry {
         };
         let auth = auth.expose().trim();
         let decoded = BASE64_STANDARD.decode(auth).or_else(|_| BASE64_STANDARD_NO_PAD.decode(auth));
-        let text = String::from_utf8(decoded.map_err(drop)?).map_err(drop)?;
+        let text = Zeroizing::new(String::from_utf8(decoded.map_err(drop)?).map_err(drop)?);
         let (username, password) = text.split_once(':').filter(|(user, _)| !user.is_empty()).ok_or(())?;
         // Older Docker versions padded the password with NUL.
         let password = Secret::new(password.trim_matches('\0'));

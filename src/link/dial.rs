@@ -3,6 +3,7 @@
 //! Runs on the thread that calls it (`panel-dial`) and ends by itself within [`Budget::total`]. It does the HTTP
 //! upgrade itself (RFC 6455 section 4.1): `head.rs` says why. The secret is in the request and nowhere else.
 
+use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use rustls::ClientConfig;
 use tungstenite::handshake::client::generate_key;
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::Role;
+use zeroize::Zeroizing;
 
 use super::connection::{Connection, Limits};
 use super::head::{ResponseHead, read_body, read_head};
@@ -24,6 +26,8 @@ pub use error::{DialError, Phase, Refusal};
 
 mod error;
 
+/// Bytes that an upgrade request has room for: a secret has at most 4 KiB.
+const MAX_REQUEST: usize = 16 << 10;
 /// Most bytes of an answer by plain HTTP.
 const MAX_ANSWER: usize = 64 << 10;
 
@@ -207,10 +211,13 @@ impl Dialer {
         Err(DialError::Connect { tried })
     }
 
-    /// The upgrade request and its key.
-    fn request(&self, secret: &Secret) -> Result<(Vec<u8>, String), DialError> {
+    /// The upgrade request, which is wiped once it was sent, and its key.
+    fn request(&self, secret: &Secret) -> Result<(Zeroizing<Vec<u8>>, String), DialError> {
         let key = generate_key();
-        let mut request = format!(
+        // Never moved by growing: a place that was left could not be wiped.
+        let mut request = Zeroizing::new(String::with_capacity(MAX_REQUEST));
+        let _ = write!(
+            request,
             "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nAuthorization: Bearer {}\r\n",
             self.url.target(),
@@ -224,7 +231,7 @@ impl Dialer {
             request.push_str(&format!("{name}: {value}\r\n"));
         }
         request.push_str("\r\n");
-        Ok((request.into_bytes(), key))
+        Ok((Zeroizing::new(std::mem::take(&mut *request).into_bytes()), key))
     }
 }
 

@@ -1,11 +1,12 @@
 //! [`Secret`]: the bearer secret as a value that cannot be printed by accident.
 //!
-//! No `Display`, a redacted `Debug`, compared in constant time. Whoever needs the text says so with
+//! No `Display`, a redacted `Debug`, compared in constant time, wiped from memory when it is done with. Whoever needs the text says so with
 //! [`Secret::expose`], which makes every such place easy to find.
 
 use std::fmt;
 
 use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// Longest secret in bytes: it has to fit a request head beside everything else.
 const MAX_LEN: usize = 4096;
@@ -27,11 +28,11 @@ impl Secret {
     /// Checks the text. Surrounding whitespace is refused rather than trimmed: two sides that trim differently
     /// would disagree about the secret.
     pub fn new(text: impl Into<String>) -> Result<Secret, SecretError> {
-        let text = text.into();
+        let mut text = Zeroizing::new(text.into());
         match text.len() {
             0 => Err(SecretError::Empty),
             n if n > MAX_LEN => Err(SecretError::TooLong),
-            _ if text.bytes().all(|b| b.is_ascii_graphic()) => Ok(Secret(text)),
+            _ if text.bytes().all(|b| b.is_ascii_graphic()) => Ok(Secret(std::mem::take(&mut *text))),
             _ => Err(SecretError::Unprintable),
         }
     }
@@ -46,6 +47,14 @@ impl Secret {
         self.0.as_bytes().ct_eq(other).into()
     }
 }
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for Secret {}
 
 impl PartialEq for Secret {
     fn eq(&self, other: &Secret) -> bool {
@@ -89,6 +98,17 @@ mod tests {
             assert_eq!(Secret::new(text).err(), expected, "{text:?}");
         }
         assert_eq!(Secret::new("x".repeat(4097)).err(), Some(SecretError::TooLong));
+    }
+
+    #[test]
+    fn is_wiped_when_it_is_dropped() {
+        fn wipes(_: &impl ZeroizeOnDrop) {}
+        let mut secret = Secret::new("hunter2").unwrap();
+        wipes(&secret);
+        // What its drop does: memory that was given back cannot be looked at without unsafe code.
+        secret.0.zeroize();
+        assert!(secret.0.is_empty());
+        assert_eq!(Secret::new("a b"), Err(SecretError::Unprintable), "a text that is refused is wiped too");
     }
 
     #[test]
