@@ -1,6 +1,7 @@
 //! What must hold under load, on a real Engine: minutes long, and with figures that want the machine for themselves.
 //! Run by `make test-all`, against the Agent as it ships. `rig` holds what the behaviours share.
 
+mod chaos;
 #[cfg(feature = "panel")]
 mod contract;
 mod fleet;
@@ -17,5 +18,7 @@ mod whole;
 #[path = "../panel/process.rs"]
 mod process;
 
+#[path = "../chaos/storm.rs"]
+mod storm;
 #[path = "../support/mod.rs"]
 mod support;

@@ -23,6 +23,8 @@ pub enum Passage {
     CutAfter,
     /// The connection ends before the Engine has heard of it.
     CutBefore,
+    /// The Engine does it, and no more than so many bytes of its answer's body come through.
+    Truncate(u64),
 }
 
 type Guard = Box<dyn Fn(&str) -> Option<Passage> + Send + Sync>;
@@ -154,7 +156,7 @@ fn pass(shared: &Shared, mut stream: &UnixStream) -> io::Result<()> {
             );
         }
         Some(Passage::CutBefore) => return Ok(()),
-        Some(Passage::CutAfter) | None => {}
+        Some(Passage::CutAfter | Passage::Truncate(_)) | None => {}
     }
 
     let upstream = UnixStream::connect(&shared.upstream)?;
@@ -181,6 +183,9 @@ fn pass(shared: &Shared, mut stream: &UnixStream) -> io::Result<()> {
         return io::copy(&mut answer, &mut io::sink()).map(drop);
     }
     write!(stream, "{head}Connection: close\r\n\r\n")?;
+    if let Some(Passage::Truncate(bytes)) = passage {
+        return io::copy(&mut answer.take(bytes), &mut stream).map(drop);
+    }
     if request.contains("/events?") && version(&request) >= Some(52) {
         return pass_events(&mut answer, stream);
     }
