@@ -22,8 +22,9 @@ fn drag(stage: &Stage, name: &str, bytes: usize, events: &[&str]) {
 
 pub fn drop_with_progress(stage: &Stage) {
     let browser = &stage.browser;
+    fs::write(stage.files().join("log.txt"), "all is well\n").unwrap();
     stage.open(&stage.server_path("files"));
-    browser.find(".file-name", "world.txt");
+    browser.find(".file-name", "log.txt");
     drag(stage, "charts.bin", 1, &["dragenter", "dragover"]);
     browser.find(".drop", "Drop to upload here");
     stage.show("files-drop");

@@ -188,7 +188,8 @@ pub fn see_the_first_view_soon(stage: &Stage) {
     println!(
         "first view after {cold:.0} ms, {warm:.0} ms with a cache; a page of one word after {word:.0} ms"
     );
-    let slow = f64::max(100.0, word * 4.0);
+    // Some twenty files make it up, from a debug build here.
+    let slow = f64::max(100.0, word * 10.0);
     assert!(cold < slow && warm < slow, "it may take {slow:.0} ms here");
 }
 
@@ -213,7 +214,7 @@ pub fn bring_a_template(stage: &Stage) {
         .to_string()
     };
     upload(&template("sail"));
-    browser.find(".toast", "variables");
+    browser.find(".toast", "unknown variant");
     browser.click(".toast button", "Close this message");
     upload(&template("boolean"));
     browser.find(".toast", "Dinghy is there");
@@ -222,7 +223,7 @@ pub fn bring_a_template(stage: &Stage) {
     stage.open("/servers/new");
     browser.click(".template", "Dinghy");
     // Its second port is one above the first, before anything is made.
-    browser.until("(() => { const [first, second] = [...document.querySelectorAll('.port input')].map((one) => Number(one.placeholder)); return first && second === first + 1 })()");
+    browser.until("(() => { const [first, second] = [...document.querySelectorAll('.port')].map((row) => Number(row.querySelector('input').placeholder)); return first && second === first + 1 })()");
     stage.show("create-own");
     stage.open("/settings?tab=templates");
     browser.click("li button", "Remove");
@@ -271,7 +272,7 @@ pub fn members_do_what_each_may(stage: &Stage) {
             }
             _ => {
                 browser.click(".tabs a", "Files");
-                browser.find(".file-name", "world.txt");
+                browser.find(".file-name", "log.txt");
             }
         }
         stage.show(&format!("member-{right}"));

@@ -201,8 +201,7 @@ pub fn suspend_and_resume(stage: &Stage) {
     browser.find(".server-facts", "Suspended");
     browser.until("document.querySelector('.line').disabled");
     stage.show("suspended");
-    browser.click(".power button", "More");
-    browser.click("[role=menuitem]", "Resume");
+    browser.click(".banner button", "Resume");
     browser.find(".server-facts", "Stopped");
     browser.click(".power button", "Start");
     browser.find(".server-facts", "Running");

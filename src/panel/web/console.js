@@ -147,7 +147,7 @@ export function tab(body, server, at) {
   }
 
   function changed(now) {
-    const reason = !may(now, "console") ? "You may read this console, not type into it." : !now.online ? "The node is offline." : !isUp(now) && now.lastStatus !== "unknown" ? `The server is ${stateOf(now).word.toLowerCase()}: start it to type here.` : "";
+    const reason = !may(now, "console") ? "You may read this console, not type into it." : !now.online ? "The node is offline." : now.lastStatus === "suspended" ? "The server is suspended." : !isUp(now) && now.lastStatus !== "unknown" ? `The server is ${stateOf(now).word.toLowerCase()}: start it to type here.` : "";
     input.disabled = send.disabled = Boolean(reason);
     input.placeholder = reason || "Type a command";
     if (!placeholder.hidden) tellEmpty();

@@ -46,7 +46,7 @@ export function tab(body, server) {
       } }, heading,
       h("div.field", {}, h("label", {}, "Name", fields.name)),
       h("div.field", {}, h("label", {}, "Address of the file", fields.url), h("p.help", {}, "The node downloads it; nothing passes through your browser.")),
-      h("div.fields", {}, h("div.field", {}, h("label", {}, "Version ", h("span.soft", {}, "optional"), fields.version)), h("div.field", {}, h("label", {}, "SHA-256 ", h("span.soft", {}, "optional"), fields.sha256))),
+      h("div.fields", {}, h("div.field", {}, h("label", {}, h("span", {}, "Version ", h("span.soft", {}, "optional")), fields.version)), h("div.field", {}, h("label", {}, h("span", {}, "SHA-256 ", h("span.soft", {}, "optional")), fields.sha256))),
       h("label.check", {}, unpack, h("span", {}, h("b", {}, "It is an archive: unpack it"))),
       h("div.field", {}, wrong),
       h("div.buttons", {}, h("button.button", { type: "button", onclick: () => dialog.close() }, "Cancel"), go));

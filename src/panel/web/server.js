@@ -113,7 +113,7 @@ export function show(main, at) {
       const why = [reasonWords(server.reason === "crash" ? "" : server.reason), exitWords(server)].filter(Boolean).join(", ");
       list.push(["red", "crashed", `It crashed${why ? `: ${why}` : ""}`, { oom: "Give it more memory in its settings, or less to do.", disk_limit: "Delete what it does not need, or raise the limit of its disk." }[server.reason] ?? "Its last lines are below; the console has more.", lastLines]);
     } else if (status === "stopped" && server.reason === "disk_limit") list.push(["red", "crashed", "It was stopped because its disk is full", "Delete files it does not need, or raise the limit in its settings."]);
-    else if (status === "suspended") list.push(["grey", "suspended", "It is suspended", isAdmin() ? "Nobody can start it until you resume it." : "An admin has to resume it before it can be started."]);
+    else if (status === "suspended") list.push(["grey", "suspended", "It is suspended", isAdmin() ? "Nobody can start it until you resume it." : "An admin has to resume it before it can be started.", null, "unsuspend"]);
     if (server.online && disk && server.usage?.disk?.used > disk * 0.95 && status === "running") list.push(["amber", "warn", `Its disk is nearly full: ${bytes(server.usage.disk.used)} of ${bytes(disk)}`, "At the limit it is stopped."]);
     if (server.online && server.needsRestart && isUp(server)) list.push(["blue", "info", "Changes wait for a restart", "They take effect the next time it starts.", null, "restart"]);
     const signature = JSON.stringify(list);
