@@ -61,6 +61,7 @@ pub fn be_away(stage: &mut Stage) {
     open(stage);
     stage.end_agent();
     stage.browser.find(".banner", "It is offline");
+    stage.browser.find(".card", "Not known while the node is offline");
     stage.show("node-offline");
     stage.open(&stage.server_path("console"));
     stage.browser.find(".server-facts", "Unknown");

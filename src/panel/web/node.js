@@ -81,7 +81,8 @@ export function show(main, at) {
   function drawShares(mine) {
     const { system = {}, load: now } = node;
     const stacked = (words, total, used, of) => {
-      if (!total) return null;
+      // Without a link nothing is known, which is not the same as nothing being used.
+      if (!total || !now) return null;
       const parts = mine.map((server) => ({ server, value: of(server) ?? 0 })).filter(({ value }) => value > total / 500);
       const own = parts.reduce((sum, { value }) => sum + value, 0);
       const rest = Math.max(0, (used ?? own) - own);
@@ -98,7 +99,7 @@ export function show(main, at) {
       stacked("Memory", system.totalMemory, now && (system.totalMemory * now.memory) / 100, (server) => server.online ? server.usage?.memory?.used : 0),
       stacked("Disk", system.totalDisk, now && (system.totalDisk * now.disk) / 100, (server) => server.usage?.disk?.used),
     ].filter(Boolean));
-    if (!shares.childElementCount) shares.replaceChildren(h("p.soft", {}, "Known once the node has been linked."));
+    if (!shares.childElementCount) shares.replaceChildren(h("p.soft", {}, node.online || node.neverJoined ? "Known once the node has told of it." : "Not known while the node is offline."));
   }
 
   function drawBanners() {
