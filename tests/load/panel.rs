@@ -221,6 +221,12 @@ impl Echo {
     }
 }
 
+/// A thread of the world's.
+fn small(world: &Arc<World>, body: impl FnOnce(&Arc<World>) + Send + 'static) -> JoinHandle<()> {
+    let world = Arc::clone(world);
+    Builder::new().stack_size(STACK).spawn(move || body(&world)).expect("a thread")
+}
+
 /// Sorted times of [`CALLS`] runs.
 fn times(mut run: impl FnMut(usize)) -> Vec<Duration> {
     let timed = |number| {
@@ -262,20 +268,16 @@ fn a_thousand_nodes_come_back_are_reached_and_cost_little() {
         over: AtomicBool::new(false),
     });
     let begun = Instant::now();
-    let small = |body: Box<dyn FnOnce(&Arc<World>) + Send>| -> JoinHandle<()> {
-        let world = Arc::clone(&world);
-        Builder::new().stack_size(STACK).spawn(move || body(&world)).expect("a thread")
-    };
     let mut threads: Vec<JoinHandle<()>> = secrets
         .into_iter()
         .enumerate()
-        .map(|(number, secret)| small(Box::new(move |world| live(world, number, &secret))))
+        .map(|(number, secret)| small(&world, move |world| live(world, number, &secret)))
         .collect();
-    threads.push(small(Box::new(|world| report(world))));
+    threads.push(small(&world, |world| report(world)));
     let first = count("nodes are linked", NODES, begun, || online(&panel));
     let (without_pages, _) = memory(&panel);
 
-    threads.extend((0..PAGES).map(|_| small(Box::new(|world| browse(world)))));
+    threads.extend((0..PAGES).map(|_| small(&world, |world| browse(world))));
     let begun = Instant::now();
     count("pages are told of measurements", PAGES, begun, || world.told.load(Ordering::Relaxed));
     let echo = Echo::start();
