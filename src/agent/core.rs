@@ -48,6 +48,7 @@ use super::metrics::{self, Counters};
 use super::notify::Notify;
 use super::panel_link::PanelLink;
 use super::policy::{BadPolicy, Policy, Rate};
+use super::room::Wanted;
 use super::system::{Host, Sample};
 use super::voice::Voice;
 use super::workers::{Claim, MAX_SERVERS, Workers};
@@ -118,6 +119,8 @@ pub struct Core {
     pub(super) inputs: Inputs,
     pub(super) files: FileQueue<Box<FileTask>>,
     pub(super) file_threads: FileThreads,
+    /// Whether files wait for room on the link.
+    pub(super) room_wanted: Wanted,
     /// Ends long work on files.
     pub(super) stop_files: Abort,
     pub(super) long_jobs: LongJobs,
@@ -236,12 +239,16 @@ impl Core {
                 None => {}
             }
             self.fire_timers();
+            self.give_up_files();
         }
     }
 
     fn next_timer(&self, stop_at: Option<Instant>) -> Option<Instant> {
         let server = self.timers.first().map(|&(at, _)| at);
-        [server, self.link.deadline(), self.notify.deadline(), stop_at].into_iter().flatten().min()
+        [server, self.link.deadline(), self.notify.deadline(), self.files.deadline(), stop_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn take(&mut self, event: Event) {
@@ -274,6 +281,7 @@ impl Core {
                 self.file_ended(ticket);
                 self.long_job_ended(ticket);
             }
+            Event::Room => self.begin_files(),
             Event::Step { ticket, step } => self.stepped(ticket, step),
             Event::Written { ticket, result } => self.input_done(ticket, result),
             Event::Ready { server, started_ns } => self.step(&server, Input::Ready { started_ns }),

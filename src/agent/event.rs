@@ -36,6 +36,8 @@ pub enum Event {
         server: ServerId,
         progress: PullProgress,
     },
+    /// There is room for more of files' contents on the link.
+    Room,
     /// How far a long job is.
     Step {
         ticket: Ticket,

@@ -3,9 +3,11 @@
 //!
 //! Changes of one server happen in the order in which they came, so that a Panel may send the pieces of a file one behind
 //! the other without waiting. What only looks goes at once, except behind a short change that came before it. A thread is
-//! always left for what is short: no copy of a world holds up a listing.
+//! always left for what is short: no copy of a world holds up a listing. What brings a file's content to the Panel begins
+//! when the link has room for it, and holds up nothing while it waits for that.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use crate::protocol::ServerId;
 use crate::server::Ticket;
@@ -16,12 +18,18 @@ const LONG: usize = THREADS - 1;
 /// What may wait: pieces of work, and bytes that came with them.
 const MAX_WAITING: usize = 512;
 const MAX_BYTES: usize = 32 << 20;
+/// Bytes on the link of one MiB of content: base64, with what is around it.
+const PIECE: usize = 3 << 19;
+/// How long content may wait for room: as long as a Panel may be silent before its link counts as dead.
+const WAIT: Duration = Duration::from_secs(45);
 
 /// What the order depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Nature {
     pub changes: bool,
     pub long: bool,
+    /// A file's content goes to the Panel, below everything else on the link.
+    pub brings: bool,
     /// That came along.
     pub bytes: usize,
 }
@@ -32,6 +40,8 @@ pub struct FileQueue<W> {
     entries: VecDeque<Entry<W>>,
     running: usize,
     long: usize,
+    /// Of those that run, how many bring content.
+    bringing: usize,
     /// Of those that wait.
     bytes: usize,
 }
@@ -41,6 +51,8 @@ struct Entry<W> {
     server: ServerId,
     nature: Nature,
     work: Option<W>,
+    /// Until when it waits for room on the link, once it does.
+    until: Option<Instant>,
 }
 
 /// There is too much already.
@@ -49,7 +61,7 @@ pub struct Full;
 
 impl<W> Default for FileQueue<W> {
     fn default() -> FileQueue<W> {
-        FileQueue { entries: VecDeque::new(), running: 0, long: 0, bytes: 0 }
+        FileQueue { entries: VecDeque::new(), running: 0, long: 0, bringing: 0, bytes: 0 }
     }
 }
 
@@ -62,22 +74,26 @@ impl<W> FileQueue<W> {
 
     pub fn push(&mut self, ticket: Ticket, server: ServerId, nature: Nature, work: W) {
         self.bytes += nature.bytes;
-        self.entries.push_back(Entry { ticket, server, nature, work: Some(work) });
+        self.entries.push_back(Entry { ticket, server, nature, work: Some(work), until: None });
     }
 
-    /// What may begin now; it runs until [`FileQueue::done`].
-    pub fn begin(&mut self) -> Option<(Ticket, W)> {
+    /// What may begin now; it runs until [`FileQueue::done`]. The link takes `room` bytes more of content.
+    pub fn begin(&mut self, room: usize, now: Instant) -> Option<(Ticket, W)> {
         if self.running >= THREADS {
             return None;
         }
         // For each server: whether a change came before, and whether that was a short one which nothing held up.
         let mut ahead: BTreeMap<&ServerId, (bool, bool)> = BTreeMap::new();
-        let mut found = None;
+        let (mut found, mut held) = (None, Vec::new());
+        let is_full = room < PIECE * (self.bringing + 1);
         for (at, entry) in self.entries.iter().enumerate() {
-            let Nature { changes, long, .. } = entry.nature;
+            let Nature { changes, long, brings, .. } = entry.nature;
             let (change, short) = ahead.entry(&entry.server).or_default();
             let blocked = if changes { *change } else { *short };
-            if entry.work.is_some() && !blocked && !(long && self.long >= LONG) {
+            let may = entry.work.is_some() && !blocked && !(long && self.long >= LONG);
+            if may && brings && is_full {
+                held.push(at);
+            } else if may {
                 found = Some(at);
                 break;
             }
@@ -86,8 +102,12 @@ impl<W> FileQueue<W> {
                 *change = true;
             }
         }
+        for at in held {
+            self.entries[at].until.get_or_insert(now + WAIT);
+        }
         let entry = self.entries.get_mut(found?)?;
         self.running += 1;
+        self.bringing += usize::from(entry.nature.brings);
         self.long += usize::from(entry.nature.long);
         self.bytes -= entry.nature.bytes;
         entry.work.take().map(|work| (entry.ticket, work))
@@ -100,8 +120,29 @@ impl<W> FileQueue<W> {
             return false;
         };
         self.running -= 1;
+        self.bringing -= usize::from(entry.nature.brings);
         self.long -= usize::from(entry.nature.long);
         true
+    }
+
+    /// When the first that waits for room has waited long enough; `None` when none does.
+    pub fn deadline(&self) -> Option<Instant> {
+        let waiting = self.entries.iter().filter(|entry| entry.work.is_some());
+        waiting.filter_map(|entry| entry.until).min()
+    }
+
+    /// Takes out what has waited for room long enough.
+    pub fn give_up(&mut self, now: Instant) -> Vec<Ticket> {
+        let late = |entry: &Entry<W>| entry.work.is_some() && entry.until.is_some_and(|until| until <= now);
+        let mut tickets = Vec::new();
+        self.entries.retain(|entry| {
+            if late(entry) {
+                tickets.push(entry.ticket);
+                self.bytes -= entry.nature.bytes;
+            }
+            !late(entry)
+        });
+        tickets
     }
 
     /// Pieces of work that were begun and have not ended.
@@ -114,10 +155,11 @@ impl<W> FileQueue<W> {
 mod tests {
     use super::*;
 
-    const READ: Nature = Nature { changes: false, long: false, bytes: 0 };
-    const SEARCH: Nature = Nature { changes: false, long: true, bytes: 0 };
-    const WRITE: Nature = Nature { changes: true, long: false, bytes: 8 << 20 };
-    const COPY: Nature = Nature { changes: true, long: true, bytes: 0 };
+    const READ: Nature = Nature { changes: false, long: false, brings: false, bytes: 0 };
+    const DOWNLOAD: Nature = Nature { brings: true, ..READ };
+    const SEARCH: Nature = Nature { long: true, ..READ };
+    const WRITE: Nature = Nature { changes: true, bytes: 8 << 20, ..READ };
+    const COPY: Nature = Nature { changes: true, ..SEARCH };
 
     fn queue(entries: &[(u64, &str, Nature)]) -> FileQueue<()> {
         let mut queue = FileQueue::default();
@@ -129,7 +171,11 @@ mod tests {
 
     /// All that begin now.
     fn begin(queue: &mut FileQueue<()>) -> Vec<u64> {
-        std::iter::from_fn(|| queue.begin()).map(|(ticket, ())| ticket.0).collect()
+        begin_with(queue, usize::MAX, Instant::now())
+    }
+
+    fn begin_with(queue: &mut FileQueue<()>, room: usize, now: Instant) -> Vec<u64> {
+        std::iter::from_fn(|| queue.begin(room, now)).map(|(ticket, ())| ticket.0).collect()
     }
 
     #[test]
@@ -160,6 +206,28 @@ mod tests {
         assert_eq!(begin(&mut queue), [3]);
         queue.done(Ticket(1));
         assert_eq!(begin(&mut queue), [4]);
+    }
+
+    #[test]
+    fn content_waits_for_room_holds_up_nothing_and_is_given_up_in_the_end() {
+        let now = Instant::now();
+        let mut queue = queue(&[
+            (1, "a", DOWNLOAD),
+            (2, "a", DOWNLOAD),
+            (3, "a", WRITE),
+            (4, "b", READ),
+            (5, "c", DOWNLOAD),
+        ]);
+        assert_eq!(begin_with(&mut queue, 2 * PIECE - 1, now), [1, 3, 4]);
+        assert_eq!(queue.deadline(), Some(now + WAIT));
+        queue.done(Ticket(1));
+        queue.done(Ticket(3));
+        assert_eq!(begin_with(&mut queue, PIECE - 1, now + WAIT / 2), [0_u64; 0]);
+        assert_eq!(begin_with(&mut queue, PIECE, now + WAIT / 2), [2]);
+        assert_eq!((queue.give_up(now + WAIT), queue.give_up(now + WAIT * 3 / 2)), (vec![], vec![Ticket(5)]));
+        assert_eq!(queue.deadline(), None);
+        assert!(!queue.done(Ticket(5)) && queue.done(Ticket(2)) && queue.done(Ticket(4)));
+        assert_eq!((queue.running(), queue.bytes, queue.bringing), (0, 0, 0));
     }
 
     #[test]

@@ -59,6 +59,7 @@ pub mod engine;
 
 pub mod file_queue;
 pub mod file_threads;
+pub mod room;
 
 pub mod workers;
 
@@ -191,7 +192,9 @@ pub fn run(config: Config) -> Result<(), Failed> {
     let inputs = inputs(client.clone(), events_tx.clone());
     let figures = figures::Figures::new(stats.clone(), disks.clone(), node_figures.clone(), tongues.clone());
     let output = output::Output::new(consoles.clone(), tongues.clone());
-    let sources: Vec<Box<dyn Source>> = vec![Box::new(output), Box::new(figures)];
+    let room_wanted = room::Wanted::default();
+    let room = room::Room::new(room_wanted.clone(), events_tx.clone());
+    let sources: Vec<Box<dyn Source>> = vec![Box::new(output), Box::new(figures), Box::new(room)];
     let outbox = Arc::new(Outbox::new(streams::Streams::new(sources), outbox::Bounds::default()));
     consoles.set_wake({
         let outbox = outbox.clone();
@@ -353,6 +356,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
         consoles,
         inputs,
         files: file_queue::FileQueue::default(),
+        room_wanted,
         file_threads: file_threads::FileThreads::new(lifecycle.clone(), events_tx.clone()),
         stop_files,
         long_jobs: long_jobs::LongJobs::new(workshop, events_tx.clone()),

@@ -218,6 +218,11 @@ impl Voice {
         }
     }
 
+    /// Bytes of files' contents that the link would still take.
+    pub fn bulk_room(&self) -> usize {
+        self.outbox.bulk_room()
+    }
+
     /// Answers a unified `ping`. A pong that is late is worth nothing, so it is not kept.
     pub fn pong(&mut self, id: Option<&str>, healthy: bool, metrics: &SystemMetrics) {
         let text = unified::encode_pong(id, healthy, metrics, SystemTime::now());

@@ -187,6 +187,11 @@ impl<T: Tag> Outbox<T> {
         Ok(())
     }
 
+    /// Bytes of bulk that would still be taken. There are more whenever a ping was answered: see [`Source::ponged`].
+    pub fn bulk_room(&self) -> usize {
+        self.bounds.bulk.saturating_sub(self.lock().bulk.bytes())
+    }
+
     /// Says that the source may have something.
     pub fn wake(&self) {
         self.lock().wake();

@@ -443,9 +443,9 @@ pub struct FileReply {
     pub length: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub files: Option<Vec<FileEntry>>,
-    /// There are more files than these.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub truncated: bool,
+    /// Whether there are more files than these. A search says so in either case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truncated: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]

@@ -130,8 +130,8 @@ pub(super) enum Data<'a> {
     Files {
         path: Option<&'a str>,
         files: &'a [FileEntry],
-        #[serde(skip_serializing_if = "std::ops::Not::not")]
-        truncated: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        truncated: Option<bool>,
     },
 }
 
@@ -161,7 +161,8 @@ impl<'a> Data<'a> {
                 Some(files) => {
                     let path = reply.path.as_deref();
                     return fitted(files, |files, shortened| {
-                        encode(Data::Files { path, files, truncated: reply.truncated || shortened })
+                        let truncated = if shortened { Some(true) } else { reply.truncated };
+                        encode(Data::Files { path, files, truncated })
                     });
                 }
             },

@@ -185,14 +185,14 @@ fn cases() -> Vec<Case> {
             "search_files",
             json!({"path": "/", "query": "SERVER", "fileType": "yml"}),
             Ok(
-                json!({"path": "/", "files": [found("backup/config/server.yml", 14), found("config/server.yml", 14)]}),
+                json!({"path": "/", "files": [found("backup/config/server.yml", 14), found("config/server.yml", 14)], "truncated": false}),
             ),
         ),
         (
             "search_files",
             json!({"path": "config", "query": "w*d.b?n"}),
             Ok(json!({
-                "path": "config", "files": [found("config/world.bin", 5)],
+                "path": "config", "files": [found("config/world.bin", 5)], "truncated": false,
             })),
         ),
         ("search_files", json!({"path": "config", "query": ""}), Err("INVALID_PAYLOAD")),

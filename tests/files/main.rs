@@ -19,3 +19,5 @@ mod paths;
 mod rig;
 mod rootless;
 mod rootless_jobs;
+mod search_time;
+mod slow_panel;

@@ -31,8 +31,13 @@ impl Rig {
 
     /// With `extra` over the demo server's spec.
     pub fn with(extra: Value) -> Rig {
+        Rig::start_with(&[], extra)
+    }
+
+    /// The same of an Agent with more environment.
+    pub fn start_with(environment: &[(&str, &str)], extra: Value) -> Rig {
         let panel = FakePanel::start();
-        let agent = AgentProcess::start(&panel);
+        let agent = AgentProcess::start_with(&panel, engine(), environment);
         let link = panel.accept();
         link.must("create_server", "s", demo(extra));
         Rig { panel, agent, link }

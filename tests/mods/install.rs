@@ -196,6 +196,52 @@ fn a_certificate_of_a_stranger_is_refused() {
 }
 
 #[test]
+fn a_server_that_falls_silent_is_given_up_after_30_s() {
+    let node = Node::new(json!({}), &[("ALLOW_INSECURE_DOWNLOADS", "1")]);
+    let rest = DownloadServer::start(local(), false, |_| Served {
+        missing: 1 << 20,
+        hangs: true,
+        ..Served::ok("the beginning")
+    });
+    // It takes connections, and never says a word: no answer, no handshake.
+    let silent = local();
+    let port = silent.local_addr().unwrap().port();
+    let urls = [
+        rest.url("/rest.jar"),
+        format!("http://localhost:{port}/head.jar"),
+        format!("https://localhost:{port}/handshake.jar"),
+    ];
+    let servers = ["s", "s2", "s3"];
+    for server in &servers[1..] {
+        node.link.must("create_server", server, demo(json!({})));
+    }
+    let asked: Vec<_> = urls
+        .iter()
+        .zip(servers)
+        .map(|(url, server)| {
+            let payload = json!({"modId": "x", "modUrl": url});
+            node.link.command("install_mod", server, payload)
+        })
+        .collect();
+    node.link.must("list_mods", "s", json!({}));
+    for (url, id) in urls.iter().zip(asked) {
+        // Against the half hour that a whole download may take.
+        let within = std::time::Duration::from_secs(300);
+        let response = node.link.wait_from(0, within, "an end of the silence", |seen| match seen {
+            Seen::Json(message) if message["type"] == "response" && message["id"] == id => {
+                Some(message.clone())
+            }
+            _ => None,
+        });
+        assert_eq!(code(&response), "DOWNLOAD_FAILED", "{url}: {response}");
+        let message = response["error"]["message"].as_str().unwrap();
+        assert!(message.contains("did not answer or send in time"), "{url}: {message}");
+    }
+    assert_eq!(files(&node.dir()), Vec::<String>::new());
+    drop(silent);
+}
+
+#[test]
 fn a_server_that_hangs_holds_up_neither_a_delete_nor_the_end() {
     let (server, mut node) = (server(), Node::new(json!({}), &[]));
     let hang = |node: &Node| {

@@ -34,7 +34,8 @@ impl Core {
         let (None, Some(server)) = (&fault, server) else {
             return self.refuse(&origin, key, name, fault.unwrap_or_else(server_not_found));
         };
-        let nature = Nature { changes: !action.is_read(), long: action.is_long(), bytes };
+        let brings = !http && action.gives_content();
+        let nature = Nature { changes: !action.is_read(), long: action.is_long(), brings, bytes };
         let spec = server.machine.spec().clone();
         let (label, mark) = (origin.label().to_owned(), None);
         let task = FileTask { label, server: id.clone(), spec, action, most, mark };
@@ -44,19 +45,33 @@ impl Core {
     }
 
     /// Gives to the threads what may begin.
-    fn begin_files(&mut self) {
-        while let Some((ticket, mut task)) = self.files.begin() {
+    pub(super) fn begin_files(&mut self) {
+        if self.draining {
+            return;
+        }
+        // Before the room is looked at, so that none is missed that there is right after.
+        self.room_wanted.set(true);
+        while let Some((ticket, mut task)) = self.files.begin(self.voice.bulk_room(), Instant::now()) {
             task.mark = self.mark(ticket);
             // Without a thread it waits for the next one.
             if let Err(error) = self.file_threads.give(ticket, task, self.files.running()) {
                 log::error!("no thread for files: {error}");
             }
         }
+        self.room_wanted.set(self.files.deadline().is_some());
+    }
+
+    /// Answers what has waited for room on the link as long as it may.
+    pub(super) fn give_up_files(&mut self) {
+        for ticket in self.files.give_up(Instant::now()) {
+            let text = "Too many files are on their way already. Try again when some have arrived.";
+            self.answered(ticket, Err(Fault::new(Code::Busy, text)));
+        }
     }
 
     /// A command has its outcome; when it was one of these, the next may begin.
     pub(super) fn file_ended(&mut self, ticket: Ticket) {
-        if self.files.done(ticket) && !self.draining {
+        if self.files.done(ticket) {
             self.begin_files();
         }
     }

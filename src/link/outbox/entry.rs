@@ -18,7 +18,7 @@ pub struct Bounds {
     /// Over this a control entry is refused, after everything droppable and everything already written went.
     pub control_hard: usize,
     /// Over this a bulk message is refused. What the Panel has read counts until its pong has come, so there is room for
-    /// several messages on their way at once.
+    /// several messages on their way at once; whoever makes them asks for [`super::Outbox::bulk_room`] before.
     pub bulk: usize,
 }
 
@@ -115,7 +115,7 @@ pub enum Refused {
 
 impl Default for Bounds {
     fn default() -> Bounds {
-        Bounds { control: 4 << 20, control_hard: 8 << 20, bulk: 12 << 20 }
+        Bounds { control: 4 << 20, control_hard: 8 << 20, bulk: 8 << 20 }
     }
 }
 

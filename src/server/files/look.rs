@@ -45,7 +45,7 @@ pub fn list(root: &Root, path: &RelPath, abort: &Abort, reply: FileReply) -> Res
         let is_file = |entry: &FileEntry| entry.kind != FileKind::Directory;
         is_file(a).cmp(&is_file(b)).then_with(|| a.name.cmp(&b.name))
     });
-    Ok(FileReply { files: Some(files), truncated, ..reply })
+    Ok(FileReply { files: Some(files), truncated: truncated.then_some(true), ..reply })
 }
 
 /// What is known of one entry.
@@ -123,7 +123,7 @@ pub fn search(
             Err(_) => {}
         }
     }
-    Ok(FileReply { files: Some(files), truncated, ..reply })
+    Ok(FileReply { files: Some(files), truncated: Some(truncated), ..reply })
 }
 
 /// The names in a directory, without its own two.
