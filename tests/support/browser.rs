@@ -152,14 +152,26 @@ impl Browser {
 
     /// Presses an element as a mouse does, which fails when something lies over it.
     pub fn click(&self, selector: &str, words: &str) {
-        let element = self.find(selector, words);
-        self.ask("POST", &format!("/element/{}/click", reference(&element)), json!({}));
+        self.with(selector, words, "click");
+    }
+
+    /// Does something with an element. One that the page has drawn anew since it was found is looked for again.
+    fn with(&self, selector: &str, words: &str, what: &str) -> Value {
+        let begun = Instant::now();
+        loop {
+            let element = self.find(selector, words);
+            let path = format!("/session/{}/element/{}/{what}", self.session, reference(&element));
+            match self.answer("POST", &path, json!({})) {
+                Ok(_) => return element,
+                Err(fault) if fault.contains("stale element") && begun.elapsed() < SOON => {}
+                Err(fault) => panic!("{what} {selector} {words:?}: {fault}"),
+            }
+        }
     }
 
     /// Types into the field with this label or selector, in place of what it held.
     pub fn fill(&self, selector: &str, words: &str) {
-        let element = self.find(selector, "");
-        self.ask("POST", &format!("/element/{}/clear", reference(&element)), json!({}));
+        let element = self.with(selector, "", "clear");
         self.type_into(&element, words);
     }
 
@@ -247,6 +259,11 @@ impl Browser {
     }
 
     fn call(&self, method: &str, path: &str, body: Value) -> Value {
+        self.answer(method, path, body).unwrap_or_else(|fault| panic!("{method} {path}: {fault}"))
+    }
+
+    /// What chromedriver answers, or the fault that it tells.
+    fn answer(&self, method: &str, path: &str, body: Value) -> Result<Value, String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("chromedriver listens");
         stream.set_read_timeout(Some(Duration::from_secs(90))).unwrap();
         let body = if body.is_null() { String::new() } else { body.to_string() };
@@ -275,8 +292,10 @@ impl Browser {
         let body = &*text;
         let answer: Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("{method} {path}: {text}"));
         let fault = &answer["value"]["error"];
-        assert!(!fault.is_string(), "{method} {path}: {fault}: {}", answer["value"]["message"]);
-        answer["value"].clone()
+        match fault.is_string() {
+            true => Err(format!("{fault}: {}", answer["value"]["message"])),
+            false => Ok(answer["value"].clone()),
+        }
     }
 }
 
