@@ -132,6 +132,7 @@ fn a_wrong_value_is_one_line_with_the_key_the_value_and_what_is_expected() {
         ("SERVER_USER", "1000:-1", "uid:gid"),
         ("SERVER_USER", "2147483648:1000", "uid:gid"),
         ("PROTOCOL", "Legacy", "auto, unified, legacy"),
+        ("START_PARALLEL", "0", "1 to 64"),
         ("READY_TIMEOUT", "0", "1 to 3600"),
         ("READY_TIMEOUT", "5m", "1 to 3600"),
         ("WORKERS", "0", "1 to 64"),

@@ -377,6 +377,15 @@ fn what_is_no_command_is_told_apart() {
         other => panic!("{other:?}"),
     };
     assert_eq!(read(&json!({"type":"hello","epoch":7})), Ok(Ok(Incoming::Hello { epoch: 7 })));
+    let ack = Incoming::Ack { boot_id: "b".into(), seq: 7 };
+    assert_eq!(read(&json!({"type":"ack","bootId":"b","seq":7})), Ok(Ok(ack)));
+    for (wrong, field) in
+        [(json!({"type":"ack","seq":7}), "bootId"), (json!({"type":"ack","bootId":"b"}), "seq")]
+    {
+        let Ok(Err(rejected)) = read(&wrong) else { panic!("{wrong}") };
+        assert_eq!(rejected.fault.code, Code::InvalidMessage);
+        assert!(rejected.fault.message.starts_with(field), "{}", rejected.fault.message);
+    }
     assert_eq!(read(&json!({"type":"ping","id":"hb_1"})), Ok(Ok(Incoming::Ping { id: Some("hb_1".into()) })));
     assert_eq!(read(&json!({"type":"ping"})), Ok(Ok(Incoming::Ping { id: None })));
     assert_eq!(spoken(json!({"type":"system_info_request"})), (Dialect::Legacy, false));

@@ -55,6 +55,11 @@ pub const KEYS: &[Key] = &[
     ),
     key("PROTOCOL", Some("auto"), "dialect of unasked messages: auto, unified or legacy"),
     key("STATS_INTERVAL", Some("5"), "seconds between two measurements of each running server, 1 to 3600"),
+    key(
+        "START_PARALLEL",
+        Some("4"),
+        "servers that are started again at once, after a reboot or crashes, 1 to 64",
+    ),
     key("READY_TIMEOUT", Some("300"), "seconds a server may take to show one of its `done` texts, 1 to 3600"),
     key(
         "CONSOLE",
@@ -140,6 +145,7 @@ pub struct Config {
     pub server_user: (u32, u32),
     pub unasked: Unasked,
     pub stats_interval: Duration,
+    pub start_parallel: usize,
     pub ready_timeout: Duration,
     /// Every server's output goes to the Panel unasked.
     pub console_always: bool,
@@ -199,6 +205,7 @@ impl Config {
                 &[("auto", Unasked::Auto), ("unified", Unasked::Unified), ("legacy", Unasked::Legacy)],
             )?,
             stats_interval: Duration::from_secs(number(settings, "STATS_INTERVAL", 1..=3600)?),
+            start_parallel: number(settings, "START_PARALLEL", 1..=64)? as usize,
             ready_timeout: Duration::from_secs(number(settings, "READY_TIMEOUT", 1..=3600)?),
             console_always: one_of(settings, "CONSOLE", &[("always", true), ("on-demand", false)])?,
             log_rate: Some(number(settings, "LOG_RATE", 0..=1 << 40)?).filter(|rate| *rate > 0),

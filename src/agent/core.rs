@@ -13,6 +13,7 @@
 //! | `jobs` | archives and mods: who may begin, how far they are |
 //! | `journal` | what waits for the disk, and what an Agent before this one has left |
 //! | `servers` | inputs of the machines, and what comes of them |
+//! | `starts` | how many servers the Agent starts at once by itself |
 //! | `engine` | what the Engine's events change |
 
 mod commands;
@@ -25,6 +26,7 @@ mod panel;
 mod policy;
 mod reads;
 mod servers;
+mod starts;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -113,6 +115,7 @@ pub struct Core {
     /// What an Agent before this one had begun, until the Engine has told what there is.
     pub(super) unsettled: Vec<(Ticket, Begun)>,
     pub(super) jobs_in_flight: usize,
+    pub(super) starts: Starts,
     /// Commands that wait for lines.
     pub(super) questions: usize,
     pub(super) consoles: Consoles,
@@ -146,7 +149,7 @@ pub struct Server {
     stores: bool,
     /// The command that the job in flight serves, for progress and log lines.
     serves: Option<Ticket>,
-    /// A job that waits for the end of the long jobs on the server's files.
+    /// A job that waits for the end of the long jobs on the server's files, or a start for its turn.
     held: Option<Job>,
 }
 
@@ -165,6 +168,7 @@ impl Origin {
 }
 
 pub use self::journal::Held;
+pub use self::starts::Starts;
 
 /// A command that waits for its outcome.
 pub struct Waiting {
@@ -271,6 +275,7 @@ impl Core {
                         self.engine.doubt();
                     }
                 }
+                self.start_ended(&server);
                 self.step(&server, Input::Done(result));
             }
             Event::Progress { server, progress } => self.pulled(&server, &progress),
@@ -325,7 +330,6 @@ impl Core {
         tally.link_up = self.link.is_up();
         (tally.servers, tally.servers_running) = (count.total, count.running);
         (tally.commands_waiting, tally.jobs_running) = (self.waiting.len(), self.jobs_in_flight);
-        tally.journal = self.journal.figures();
         drop(tally);
         self.board.publish(
             self.link.is_up(),

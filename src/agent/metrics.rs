@@ -10,7 +10,7 @@ use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::journal::Figures;
+use super::journal::Journal;
 use super::voice::AgentOutbox;
 use crate::gate::Response;
 use crate::protocol::{Code, ServerId};
@@ -39,7 +39,6 @@ pub struct Tally {
     pub setbacks: BTreeMap<&'static str, u64>,
     pub commands_waiting: usize,
     pub jobs_running: usize,
-    pub journal: Figures,
     pub servers: usize,
     pub servers_running: usize,
     /// By kind.
@@ -115,6 +114,7 @@ pub struct Metrics {
     pub started: Instant,
     pub counters: Counters,
     pub outbox: Arc<AgentOutbox>,
+    pub journal: Journal,
     pub stats: Stats,
     pub disks: Disks,
     pub consoles: Consoles,
@@ -151,6 +151,13 @@ impl Metrics {
         let help = "Messages that a full outbox or the end of a connection has cost.";
         page.one("longshore_outbox_dropped_messages_total", "counter", help, dropped.messages);
         page.one("longshore_outbox_dropped_bytes_total", "counter", "The same in bytes.", dropped.bytes);
+        let journal = self.journal.figures();
+        let help =
+            "Writes of the journal of commands that were made durable, each for all that had gathered.";
+        page.one("longshore_journal_commits_total", "counter", help, journal.commits);
+        page.one("longshore_journal_bytes", "gauge", "Bytes of it on disk.", journal.bytes);
+        let help = "Bytes of it that are not on disk yet.";
+        page.one("longshore_journal_waiting_bytes", "gauge", help, journal.waiting);
         let consoles = self.consoles.totals();
         let help = "Memory of the servers' newest lines of output.";
         page.one("longshore_console_memory_bytes", "gauge", help, consoles.memory);
@@ -175,11 +182,6 @@ impl Metrics {
         let help = "Commands that wait for their outcome.";
         page.one("longshore_commands_waiting", "gauge", help, tally.commands_waiting);
         page.one("longshore_jobs_running", "gauge", "Jobs in the workers' hands.", tally.jobs_running);
-        let help =
-            "Writes of the journal of commands that were made durable, each for all that had gathered.";
-        page.one("longshore_journal_commits_total", "counter", help, tally.journal.commits);
-        let help = "Bytes of the journal on disk.";
-        page.one("longshore_journal_bytes", "gauge", help, tally.journal.bytes);
         page.one("longshore_servers", "gauge", "Servers on this node.", tally.servers);
         page.one("longshore_servers_running", "gauge", "Servers that run.", tally.servers_running);
         page.family(

@@ -123,7 +123,9 @@ use crate::server::files;
 use crate::server::holding::Holding;
 use crate::server::mods::ModRecords;
 use crate::server::stats::{Disks, Stats};
-use crate::server::{Consoles, Helper, Inputs, JobResult, Lifecycle, Machine, Records, Workshop};
+use crate::server::{
+    Consoles, Helper, Inputs, JobResult, Lifecycle, Machine, Moment, Records, Workshop,
+};
 
 /// How long the threads have to end after the last word was written.
 const JOIN: Duration = Duration::from_secs(3);
@@ -212,6 +214,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
             started: Instant::now(),
             counters: counters.clone(),
             outbox: outbox.clone(),
+            journal: journal.clone(),
             stats: stats.clone(),
             disks: disks.clone(),
             consoles: consoles.clone(),
@@ -352,6 +355,7 @@ pub fn run(config: Config) -> Result<(), Failed> {
         held: VecDeque::new(),
         unsettled: Vec::new(),
         jobs_in_flight: 0,
+        starts: core::Starts::new(config.start_parallel),
         questions: 0,
         consoles,
         inputs,
@@ -575,13 +579,15 @@ fn restore(
     ready_timeout: Duration,
 ) -> Result<BTreeMap<crate::protocol::ServerId, Server>, Failed> {
     let (found, damaged) = records.load().map_err(|e| Failed::new("DATA_DIR/state", e))?;
+    let moment = Moment::now();
     for line in damaged {
         log::error!("record: {line}");
     }
     Ok(found
         .into_iter()
         .map(|record| {
-            let machine = Machine::restore(record.spec, record.desired, record.suspended);
+            let machine = Machine::restore(record.spec, record.desired, record.suspended)
+                .supervised(record.supervision, moment);
             (record.server_id, Server::new(machine, ready_timeout))
         })
         .collect())

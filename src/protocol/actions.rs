@@ -95,11 +95,15 @@ const ACTIONS: &[Entry] = &[
     row("docker.inspect",     &[],                    Reads::Container(|_| Ok(ServerAction::Status))),
 ];
 
-/// The names of everything this Agent can be asked, other names included.
+/// That an Agent takes `ack` messages.
+pub const EVENT_ACK: &str = "event_ack";
+
+/// The names of everything this Agent can be asked, other names included, and [`EVENT_ACK`].
 pub fn capabilities() -> Vec<&'static str> {
     ACTIONS
         .iter()
         .flat_map(|entry| std::iter::once(entry.name).chain(entry.aliases.iter().copied()))
+        .chain([EVENT_ACK])
         .collect()
 }
 

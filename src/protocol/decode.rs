@@ -31,6 +31,11 @@ pub enum Incoming {
     Hello {
         epoch: u64,
     },
+    /// The Panel has taken in the events up to this one.
+    Ack {
+        boot_id: String,
+        seq: u64,
+    },
     /// To be answered by [`unified::encode_pong`] with the same id.
     Ping {
         id: Option<String>,
@@ -73,7 +78,7 @@ impl Decoder {
         let head = Head::read(text, MAX_IN)?;
         let kind = head.kind.and_then(json::text).unwrap_or_default();
         match kind.as_ref() {
-            "command" | "hello" | "ping" | "pong" => Ok(unified::decode(self, &kind, &head)),
+            "command" | "hello" | "ack" | "ping" | "pong" => Ok(unified::decode(self, &kind, &head)),
             kind => legacy::decode(self, kind, &head),
         }
     }
@@ -113,6 +118,8 @@ pub(super) struct Head<'a> {
     pub payload: Option<&'a RawValue>,
     pub data: Option<&'a RawValue>,
     pub epoch: Option<&'a RawValue>,
+    pub boot: Option<&'a RawValue>,
+    pub seq: Option<&'a RawValue>,
     /// The first of them that came twice. Readers differ in which one they believe, so nobody's is.
     pub doubled: Option<&'static str>,
 }
@@ -130,6 +137,8 @@ enum Name {
     Payload,
     Data,
     Epoch,
+    BootId,
+    Seq,
     #[serde(other)]
     Other,
 }
@@ -191,6 +200,8 @@ impl<'de> Deserialize<'de> for Head<'de> {
                         Name::Payload => (&mut head.payload, "payload"),
                         Name::Data => (&mut head.data, "data"),
                         Name::Epoch => (&mut head.epoch, "epoch"),
+                        Name::BootId => (&mut head.boot, "bootId"),
+                        Name::Seq => (&mut head.seq, "seq"),
                         Name::Other => {
                             entries.next_value::<IgnoredAny>()?;
                             continue;

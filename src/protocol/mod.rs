@@ -35,7 +35,7 @@ pub mod panel_side;
 
 use std::time::SystemTime;
 
-pub use actions::capabilities;
+pub use actions::{EVENT_ACK, capabilities};
 pub use archive::{ArchiveAction, ArchiveReply};
 pub use command::{Action, Command, CommandKey, Dialect, Envelope, ServerAction, StopOptions};
 pub use console::{ConsoleAction, ConsoleReply, ServerLog};

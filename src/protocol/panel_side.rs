@@ -230,6 +230,18 @@ pub fn hello(epoch: u64) -> String {
     text(&Hello { r#type: "hello", epoch })
 }
 
+/// Says that the events up to this one are taken in, to an Agent with [`EVENT_ACK`](super::EVENT_ACK).
+pub fn ack(boot_id: &str, seq: u64) -> String {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Ack<'a> {
+        r#type: &'static str,
+        boot_id: &'a str,
+        seq: u64,
+    }
+    text(&Ack { r#type: "ack", boot_id, seq })
+}
+
 /// Asks for a pong with the Agent's load.
 pub fn ping(id: &str) -> String {
     #[derive(Serialize)]

@@ -22,6 +22,7 @@ pub(super) fn decode(decoder: &Decoder, kind: &str, head: &Head) -> Result<Incom
         match kind {
             "command" => command(decoder, head, &id),
             "hello" => hello(head),
+            "ack" => ack(head),
             "ping" => Ok(Incoming::Ping { id: id.clone() }),
             _ => Ok(Incoming::Pong),
         }
@@ -33,6 +34,14 @@ fn hello(head: &Head) -> Result<Incoming, Fault> {
     let epoch = head.epoch.and_then(|raw| raw.get().parse().ok());
     let fault = || Fault::new(Code::InvalidMessage, "epoch: expected a whole number");
     epoch.map(|epoch| Incoming::Hello { epoch }).ok_or_else(fault)
+}
+
+fn ack(head: &Head) -> Result<Incoming, Fault> {
+    let boot_id = Head::id(head.boot, "bootId")?;
+    let boot_id = boot_id.ok_or_else(|| Fault::new(Code::InvalidMessage, "bootId: expected a text"))?;
+    let seq = head.seq.and_then(|raw| raw.get().parse().ok());
+    let seq = seq.ok_or_else(|| Fault::new(Code::InvalidMessage, "seq: expected a whole number"))?;
+    Ok(Incoming::Ack { boot_id, seq })
 }
 
 fn command(decoder: &Decoder, head: &Head, id: &Option<String>) -> Result<Incoming, Fault> {

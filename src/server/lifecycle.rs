@@ -342,9 +342,21 @@ impl Lifecycle {
         let _ = self.save(order);
         let Some(container) = &order.container else { return JobResult::NotRunning };
         match self.client.kill(&container.id, signal) {
-            Ok(()) => JobResult::Ok(None),
+            Ok(()) => {
+                self.note_signal(order);
+                JobResult::Ok(None)
+            }
             Err(error) if error.is_conflict() || error.is_not_found() => JobResult::NotRunning,
             Err(error) => self.failed(order, &error),
+        }
+    }
+
+    /// Stores that the signal of a stop was sent, so that no later Agent sends it again.
+    fn note_signal(&self, order: &Order) {
+        let Some(mut record) = order.record.clone() else { return };
+        let signal = record.supervision.stop.as_mut().and_then(|stop| stop.signal.take());
+        if signal.is_some() {
+            let _ = self.save(&Order { record: Some(record), ..order.clone() });
         }
     }
 

@@ -36,7 +36,7 @@ pub use inputs::{Begun, Change, Desired, Done, Effect, Input, Job, JobResult, Re
 
 use self::readiness::Readying;
 use super::facts::{Died, Facts};
-use super::supervision::CrashLog;
+use super::supervision::{CrashLog, Moment, StopUnderWay, Supervision};
 use crate::protocol::spec::{SpecPatch, StopMethod};
 use crate::protocol::{Code, Fault, Reason, Spec, Status, StopOptions};
 
@@ -135,6 +135,8 @@ pub struct Machine {
     queue: VecDeque<(Ticket, Request)>,
     /// Commands of an Agent before this one, judged once the server is at rest and before anything else is begun.
     unsettled: Vec<(Ticket, Begun)>,
+    /// A stop that an Agent before this one had begun, with its deadline.
+    left_stop: Option<(Instant, StopUnderWay)>,
     /// Whether the last stop ended with SIGKILL.
     killed: bool,
     crashes: CrashLog,
@@ -175,6 +177,36 @@ impl Machine {
         machine
     }
 
+    /// The same with what an Agent before this one has left to be seen to.
+    pub fn supervised(mut self, kept: Supervision, moment: Moment) -> Machine {
+        self.crashes = kept.crashes.into_iter().map(|at| moment.behind(at)).collect();
+        let cap = Duration::from_secs(self.spec.restart_policy.backoff_cap.into());
+        self.retry_at = kept.retry_at.map(|at| moment.ahead(at, cap));
+        if self.retry_at.is_some() {
+            self.settled = Status::Crashed;
+        }
+        let most = Duration::from_secs(3600);
+        self.left_stop = kept.stop.map(|stop| (moment.ahead(stop.until, most), stop));
+        self
+    }
+
+    /// What has to outlive this Agent.
+    pub fn supervision(&self, moment: Moment) -> Supervision {
+        let stop = match &self.phase {
+            Phase::Stopping(stopping) => self.container.as_ref().map(|container| StopUnderWay {
+                run: container.started_ns,
+                until: moment.to_wall(stopping.deadline),
+                signal: match &self.job {
+                    Some(Job::Signal(signal)) => Some(signal.clone()),
+                    _ => None,
+                },
+            }),
+            _ => None,
+        };
+        let crashes = self.crashes.times().map(|at| moment.to_wall(at)).collect();
+        Supervision { crashes, retry_at: self.retry_at.map(|at| moment.to_wall(at)), stop }
+    }
+
     /// A server whose record was lost, known from its container's labels only.
     pub fn adopt(spec: Arc<Spec>, desired: Desired) -> Machine {
         let mut machine = Machine::new(spec, desired, false);
@@ -196,6 +228,7 @@ impl Machine {
             dirty: false,
             queue: VecDeque::new(),
             unsettled: Vec::new(),
+            left_stop: None,
             killed: false,
             crashes: CrashLog::default(),
             retry_at: None,

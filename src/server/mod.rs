@@ -48,4 +48,5 @@ pub use helper::Helper;
 pub use lifecycle::Lifecycle;
 pub use machine::{Begun, Change, Desired, Done, Effect, Input, Job, JobResult, Machine, Request, Ticket};
 pub use record::{Record, Records};
+pub use supervision::Moment;
 pub use workshop::{LongJob, Wants, Workshop};

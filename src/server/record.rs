@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::machine::Desired;
+use super::supervision::Supervision;
 use crate::protocol::{ServerId, Spec};
 
 /// Larger records are not ours: a spec's own bounds keep it far below.
@@ -22,6 +23,8 @@ pub struct Record {
     pub server_id: ServerId,
     pub desired: Desired,
     pub suspended: bool,
+    #[serde(default)]
+    pub supervision: Supervision,
     pub spec: Arc<Spec>,
 }
 
@@ -121,6 +124,7 @@ mod tests {
             server_id: id.clone(),
             desired: Desired::Running,
             suspended: false,
+            supervision: Supervision::default(),
             spec: Arc::new(Spec { image: "demo:1".into(), ..Spec::default() }),
         };
         records.save(&record).unwrap();

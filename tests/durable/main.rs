@@ -2,6 +2,9 @@
 //! nothing, and over networks that lie. What was done is counted at the Engine, by its own events.
 
 mod crash;
+mod delivery;
+mod disk;
 mod left;
+mod supervision;
 #[path = "../support/mod.rs"]
 mod support;

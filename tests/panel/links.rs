@@ -48,6 +48,27 @@ fn a_node_is_let_in_with_its_own_secret_only() {
 }
 
 #[test]
+fn events_are_acknowledged_to_an_agent_that_can_be_told_once_they_are_stored() {
+    let panel = Panel::start(&["n1"]);
+    let mut agent = FakeAgent::connect(&panel, "n1");
+    let servers = json!([{"serverId": "s1", "status": "stopped"}]);
+    let told = json!({"version": "9", "bootId": "b", "capabilities": ["event_ack"], "servers": servers});
+    agent = agent.boot("b");
+    agent.event("agent_connected", told);
+    let list = agent.command("list_servers");
+    agent.succeed(&list, json!({"servers": []}));
+    assert_eq!(agent.next(), json!({"type": "ack", "bootId": "b", "seq": 1}));
+    agent.status("s1", "running");
+    agent.status("s1", "stopping");
+    let mut acknowledged = 0;
+    while acknowledged < 3 {
+        let ack = agent.next();
+        assert_eq!((&ack["type"], &ack["bootId"]), (&json!("ack"), &json!("b")), "{ack}");
+        acknowledged = ack["seq"].as_u64().unwrap();
+    }
+}
+
+#[test]
 fn the_newest_connection_of_a_node_wins() {
     let panel = Panel::start(&["n1"]);
     let mut older = FakeAgent::connect_with(&panel, "n1", &[("s1", "stopped")]);

@@ -167,6 +167,27 @@ impl AgentProcess {
         }
     }
 
+    /// Waits until what is stored of a server is as wanted.
+    pub fn wait_state(&self, server: &str, wanted: impl Fn(&Value) -> bool) {
+        let (path, begun) = (self.data_dir.join(format!("state/{server}.json")), Instant::now());
+        let read = || serde_json::from_slice(&fs::read(&path).ok()?).ok();
+        while !read().is_some_and(|record: Value| wanted(&record)) {
+            assert!(begun.elapsed() < SOON, "never as wanted: {:?}", read());
+            thread::yield_now();
+        }
+    }
+
+    /// Waits until nothing waits for its delivery any more, and the journal knows it.
+    pub fn wait_delivered(&self) {
+        let begun = Instant::now();
+        while self.metric("longshore_outbox_messages") > 0.0
+            || self.metric("longshore_journal_waiting_bytes") > 0.0
+        {
+            assert!(begun.elapsed() < SOON, "something is never delivered");
+            thread::yield_now();
+        }
+    }
+
     /// One figure of `/metrics`.
     pub fn metric(&self, name: &str) -> f64 {
         let answer = exchange(self.health_address(), "GET", "/metrics", &[], None, SOON);

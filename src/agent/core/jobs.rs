@@ -51,7 +51,7 @@ impl Core {
         if self.long_jobs.is_running(&id) {
             return;
         }
-        let held = self.servers.get_mut(&id).and_then(|server| server.held.take());
+        let held = self.servers.get_mut(&id).and_then(|server| server.held.take_if(|job| *job != Job::Start));
         if let Some(job) = held
             && let Some(result) = self.submit(&id, job)
         {

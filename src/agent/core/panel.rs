@@ -34,6 +34,7 @@ impl Core {
         match message {
             Ok(Incoming::Command(command)) => self.command(command, Asker::Link { generation }),
             Ok(Incoming::Hello { epoch }) => self.epoch.hello(epoch),
+            Ok(Incoming::Ack { boot_id, seq }) => self.voice.acknowledged(generation, &boot_id, seq),
             Ok(Incoming::Pong) => {}
             Ok(Incoming::Ping { id }) => {
                 let metrics = self.sample.metrics(self.count());
@@ -64,7 +65,7 @@ fn spoken(message: &Result<Incoming, Rejected>) -> Option<Dialect> {
     let envelope = match message {
         Ok(Incoming::Command(command)) => &command.envelope,
         Ok(Incoming::Ping { .. }) => return Some(Dialect::Unified),
-        Ok(Incoming::Hello { .. } | Incoming::Pong) => return None,
+        Ok(Incoming::Hello { .. } | Incoming::Ack { .. } | Incoming::Pong) => return None,
         Err(Rejected { envelope, .. }) => envelope,
     };
     envelope.shows_dialect().then(|| envelope.dialect())

@@ -1,6 +1,7 @@
 //! The servers' machines: each input is given to its machine here, and what comes of it is carried out.
 
 use super::*;
+use crate::server::Moment;
 
 impl Core {
     pub(super) fn step(&mut self, id: &ServerId, input: Input) {
@@ -45,6 +46,7 @@ impl Core {
         }
         self.publish();
         if let Some(result) = lost {
+            self.start_ended(id);
             self.step(id, Input::Done(result));
         }
     }
@@ -55,6 +57,12 @@ impl Core {
         let server = self.servers.get_mut(id)?;
         server.closer.close();
         self.inputs.end(id);
+        if server.held.take_if(|job| *job == Job::Start).is_some() {
+            return Some(JobResult::Failed {
+                fault: interrupted(),
+                facts: server.machine.container().cloned(),
+            });
+        }
         if !server.claim.take() {
             return None;
         }
@@ -109,6 +117,12 @@ impl Core {
             log::warn!("{id}: {}: {refusal}", job.name());
             return Some(JobResult::Failed { fault: refusal.into(), facts });
         }
+        if self.waits_its_turn(id, &job) {
+            if let Some(server) = self.servers.get_mut(id) {
+                server.held = Some(job);
+            }
+            return None;
+        }
         let server = self.servers.get_mut(id)?;
         server.closer = Closer::new();
         let machine = &mut server.machine;
@@ -123,6 +137,7 @@ impl Core {
             server_id: id.clone(),
             desired: machine.desired(),
             suspended: machine.suspended(),
+            supervision: machine.supervision(Moment::now()),
             spec: spec.clone(),
         });
         let serves = machine.serves();

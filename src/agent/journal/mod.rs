@@ -60,6 +60,8 @@ pub struct Mark {
 pub struct Figures {
     pub commits: u64,
     pub bytes: u64,
+    /// Bytes that are not written yet.
+    pub waiting: usize,
 }
 
 /// What is to happen once a record is written.
@@ -194,7 +196,8 @@ impl Journal {
     }
 
     pub fn figures(&self) -> Figures {
-        self.0.lock().figures
+        let state = self.0.lock();
+        Figures { waiting: state.waiting.len() + state.unwritten, ..state.figures }
     }
 
     /// Asks the thread to write what there is and to end.

@@ -23,7 +23,7 @@ use crate::panel::wire::{
     Event, Load, Message, Output, Pong, Progress, Seq, ServerFacts, StatusChange, Success, SystemInfo,
 };
 use crate::protocol::panel_side::{self, AgentConnected};
-use crate::protocol::{Action, NodeId, Reason, ServerId, Status};
+use crate::protocol::{Action, EVENT_ACK, NodeId, Reason, ServerId, Status};
 
 /// Servers that a node may tell of. A node that tells of more is wrong or worse, and must not fill the Panel.
 const MAX_SERVERS: usize = 2_000;
@@ -72,6 +72,8 @@ pub(super) struct LiveNode {
     pub reconnects: u64,
     /// The newest event taken, so that one that is sent again is known.
     newest: Option<Seq>,
+    /// The newest event that was acknowledged.
+    acknowledged: Option<Seq>,
 }
 
 pub(super) struct Link {
@@ -183,6 +185,21 @@ impl Fleet {
         }
         *newest = Some(Seq { boot, number: seq.number });
         true
+    }
+
+    /// Tells nodes which of their events need not be kept any more: those whose effect is on disk.
+    pub fn acknowledge(&mut self) {
+        if self.store.is_changed() {
+            return;
+        }
+        for live in self.nodes.values_mut().filter(|live| live.newest != live.acknowledged) {
+            let takes_acks = live.capabilities.iter().any(|name| name == EVENT_ACK);
+            let (Some(link), Some(newest)) = (&live.link, &live.newest) else { continue };
+            if takes_acks && let Some(boot) = &newest.boot {
+                link.line.send(panel_side::ack(boot, newest.number));
+            }
+            live.acknowledged = live.newest.clone();
+        }
     }
 
     /// The Agent's own word on what it runs, after all that it still had to deliver.

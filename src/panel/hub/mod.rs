@@ -236,6 +236,7 @@ fn run(store: Store, from_api: &Receiver<Event>, from_nodes: &Receiver<Event>) {
         tick_at = tick(&mut fleet, tick_at, now);
         usage_at = usage(&mut fleet, usage_at, now);
         tell_at = tell(&mut fleet, tell_at, now);
+        fleet.acknowledge();
     }
 }
 

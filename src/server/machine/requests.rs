@@ -117,12 +117,12 @@ impl Machine {
             }
             Request::Start if running => self.answer_done(ticket, "Server is already running", None),
             Request::Start => {
-                self.crashes.clear();
+                self.dirty |= self.crashes.clear();
                 self.start(Some(ticket), Reason::Command);
             }
             Request::Restart(options) if running => self.stop(options, Vec::new(), Then::Start(ticket), now),
             Request::Restart(_) => {
-                self.crashes.clear();
+                self.dirty |= self.crashes.clear();
                 self.start(Some(ticket), Reason::Command);
             }
             Request::Stop(options) if running => {

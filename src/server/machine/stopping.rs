@@ -21,6 +21,8 @@ impl Machine {
             self.set_desired(Desired::Stopped);
         }
         self.reason = Some(Reason::Command);
+        // Its deadline has to outlive the Agent.
+        self.dirty = true;
         let timeout = options.timeout.unwrap_or(self.spec.stop.timeout());
         let first = match (options.signal, &self.spec.stop.method) {
             (Some(signal), _) => Job::Signal(signal),
@@ -38,6 +40,34 @@ impl Machine {
             reason: Reason::Command,
         });
         self.run(first);
+    }
+
+    /// Goes on with a stop that an Agent before this one had begun, when it is still that run: without the kind word a
+    /// second time, and with the same deadline. False when there is none.
+    pub(super) fn resume_stop(&mut self, now: Instant) -> bool {
+        let Some((deadline, stop)) = self.left_stop.take() else { return false };
+        if !self.container.as_ref().is_some_and(|c| c.running && c.started_ns == stop.run) {
+            return false;
+        }
+        let next = match (stop.signal, &self.spec.stop.method) {
+            (Some(signal), _) => Some(Job::Signal(signal)),
+            // Whether the line was read is not known, and a server that stops takes no notice of it.
+            (None, StopMethod::Command(line)) => Some(Job::Console(line.clone())),
+            (None, StopMethod::Signal(_)) => None,
+        };
+        self.dirty |= next.is_some();
+        self.phase = Phase::Stopping(Stopping {
+            waiters: Vec::new(),
+            then: Then::Nothing,
+            deadline,
+            next,
+            killed: false,
+            rounds: 0,
+            exited: None,
+            reason: Reason::Command,
+        });
+        self.push_stop(now);
+        true
     }
 
     /// Ends a run that has been over its disk limit for long enough: in the server's own way, as a stop that nobody
@@ -185,6 +215,10 @@ impl Machine {
             }
         }
         match stopping.then {
+            // The first half of a restart that an Agent before this one had begun.
+            Then::Nothing if self.desired == Desired::Running && !self.suspended => {
+                self.start(None, Reason::Command);
+            }
             Then::Nothing => {}
             Then::Start(ticket) if self.suspended => self.answer(ticket, Err(superseded())),
             Then::Start(ticket) => {

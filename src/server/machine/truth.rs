@@ -10,6 +10,9 @@ use crate::server::supervision::Verdict;
 /// A `kill` event that was not ours explains a `die` for the stop timeout and this much more.
 const OPERATOR_SLACK: Duration = Duration::from_secs(5);
 
+/// What a process exits with that SIGKILL has ended.
+const KILLED: i64 = 137;
+
 impl Machine {
     pub(super) fn died(&mut self, died: Died, now: Instant) {
         if self.container.as_ref().is_some_and(|c| died.at_ns < c.started_ns) {
@@ -62,6 +65,8 @@ impl Machine {
     pub(super) fn ended(&mut self, died: Died, now: Instant) {
         self.mark_exited(died);
         self.oom |= self.container.as_ref().is_some_and(|c| c.oom_killed);
+        // The kernel may have taken another process of the container, which the server has outlived.
+        self.oom &= died.exit_code == KILLED;
         let reason = if self.oom { Reason::Oom } else { Reason::Crash };
         if died.exit_code == 0 {
             match self.spec.restart {
@@ -83,7 +88,10 @@ impl Machine {
             return;
         }
         match self.crashes.crash(&self.spec, now) {
-            Verdict::Retry(backoff) => self.retry_at = Some(now + backoff),
+            Verdict::Retry(backoff) => {
+                self.retry_at = Some(now + backoff);
+                self.dirty = true;
+            }
             Verdict::GiveUp => {
                 self.reason = Some(Reason::GaveUp);
                 self.set_desired(Desired::Stopped);
@@ -161,6 +169,9 @@ impl Machine {
         if self.is_running() {
             self.settled = Status::Running;
             self.retry_at = None;
+            if self.resume_stop(now) {
+                return;
+            }
             if self.suspended {
                 // The Agent ended before its suspension was done, or somebody else started it.
                 return self.stop(StopOptions::default(), Vec::new(), Then::Nothing, now);
