@@ -123,9 +123,7 @@ use crate::server::files;
 use crate::server::holding::Holding;
 use crate::server::mods::ModRecords;
 use crate::server::stats::{Disks, Stats};
-use crate::server::{
-    Consoles, Helper, Inputs, JobResult, Lifecycle, Machine, Moment, Records, Workshop,
-};
+use crate::server::{Consoles, Helper, Inputs, JobResult, Lifecycle, Machine, Moment, Records, Workshop};
 
 /// How long the threads have to end after the last word was written.
 const JOIN: Duration = Duration::from_secs(3);

@@ -4,6 +4,7 @@
 mod crash;
 mod delivery;
 mod disk;
+mod faults;
 mod left;
 mod supervision;
 #[path = "../support/mod.rs"]

@@ -10,6 +10,7 @@ mod flood;
 mod panel;
 mod rig;
 mod stalled;
+mod storm;
 mod transfer;
 mod whole;
 
