@@ -41,7 +41,7 @@ fn three_hundred_servers_are_attached_again_within_a_second_without_the_panel() 
     agent.kill();
     let begun = Instant::now();
     agent.start_again();
-    agent.wait_logs("health at", 2);
+    agent.wait_log_count("health at", 2);
     agent.wait_health("all of them", |health| health["servers"]["running"] == SERVERS);
     let took = begun.elapsed();
     println!("{SERVERS} running servers attached again in {:.3} s", took.as_secs_f64());

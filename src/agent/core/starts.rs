@@ -45,6 +45,7 @@ impl Core {
             if let Some(job) = held
                 && let Some(result) = self.submit(&id, job)
             {
+                self.starts.running.remove(&id);
                 self.step(&id, Input::Done(result));
             }
         }
