@@ -101,7 +101,11 @@ if [ ! -s "$run/secret" ]; then
     fail "the Panel did not make the node; if target/run is half gone, remove it whole"
 fi
 if [ ! -s "$run/token" ]; then
-  panel_cli user list | grep -q '^admin\s' || panel_cli user add admin --admin >/dev/null || fail "the Panel did not make the user admin"
+  if ! panel_cli user list | grep -q '^admin\s'; then
+    panel_cli user add admin --admin >/dev/null || fail "the Panel did not make the user admin"
+    # Nobody knows it: the link below is the way in, and leads to the servers instead of asking for a password first.
+    head -c 24 /dev/urandom | base64 | panel_cli user password admin >/dev/null || fail "the user admin got no password"
+  fi
   token=$(panel_cli token add admin make-run --scopes read,power,settings,admin) || fail "the Panel did not make a token"
   (umask 077 && echo "Authorization: Bearer $token" >"$run/token")
 fi
