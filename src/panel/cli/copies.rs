@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use rusqlite::Connection;
+
 use super::{print, record};
 use crate::panel::PanelError;
 use crate::panel::store::{StoreError, database, lock};
@@ -23,7 +25,7 @@ pub fn restore(dir: &Path, from: &Path) -> Result<(), PanelError> {
         move |cause| StoreError::Io { what, path, cause }
     };
     // Makes the directory when the machine is a new one.
-    drop(database::open(dir)?);
+    let newest = epoch(&database::open(dir)?).map_err(database::sql("restore"))?;
     let _stopped = lock(dir)?;
     let fresh = dir.join("panel.db.restored");
     let _ = fs::remove_file(&fresh); // of a restore that was interrupted
@@ -33,11 +35,13 @@ pub fn restore(dir: &Path, from: &Path) -> Result<(), PanelError> {
         // Checked before anything is replaced, and its own log folded in.
         let copy = database::connect(&fresh)?;
         database::check(&copy, from)?;
-        copy.query_row("SELECT value FROM meta WHERE key = 'epoch'", [], |row| row.get::<_, i64>(0))
-            .map_err(|_| StoreError::Damaged {
-                path: from.into(),
-                what: "it is no copy of a Panel's database".into(),
-            })?;
+        let older = epoch(&copy).map_err(|_| StoreError::Damaged {
+            path: from.into(),
+            what: "it is no copy of a Panel's database".into(),
+        })?;
+        // Nodes obey no Panel of an older epoch than they have seen, and they have seen what is replaced here.
+        copy.execute("UPDATE meta SET value = ? WHERE key = 'epoch'", [older.max(newest)])
+            .map_err(database::sql("restore"))?;
         copy.execute_batch("PRAGMA journal_mode = DELETE").map_err(database::sql("restore"))?;
     }
     database::sync(&fresh)?;
@@ -61,4 +65,36 @@ pub fn restore(dir: &Path, from: &Path) -> Result<(), PanelError> {
     drop(database::open(dir)?);
     record(dir, "restore", None, &from.display().to_string())?;
     print(&format!("restored; what was there before is in {}\n", kept.display()))
+}
+
+fn epoch(database: &Connection) -> rusqlite::Result<i64> {
+    database.query_row("SELECT value FROM meta WHERE key = 'epoch'", [], |row| row.get(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restored_panel_is_no_older_than_the_one_that_nodes_have_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let (home, copy) = (dir.path().join("home"), dir.path().join("copy"));
+        fs::create_dir(&home).unwrap();
+        let set = |value: i64| {
+            database::open(&home)
+                .unwrap()
+                .execute("UPDATE meta SET value = ? WHERE key = 'epoch'", [value])
+                .unwrap()
+        };
+        // Far ahead of any clock, as after one that was wrong.
+        let ahead = 1 << 40;
+        set(5);
+        backup(&home, &copy).unwrap();
+        set(ahead);
+        restore(&home, &copy).unwrap();
+        assert_eq!(epoch(&database::open(&home).unwrap()), Ok(ahead));
+        set(7);
+        restore(&home, &copy).unwrap();
+        assert_eq!(epoch(&database::open(&home).unwrap()), Ok(7));
+    }
 }
