@@ -147,7 +147,7 @@ fn refuse_calls() -> String {
     let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else {
         return "every system call".into();
     };
-    let rules: BTreeMap<i64, _> = REFUSED.iter().map(|call| (i64::from(*call), Vec::new())).collect();
+    let rules: BTreeMap<i64, _> = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
     let errno = rustix::io::Errno::PERM.raw_os_error() as u32;
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno), arch).and_then(
         |filter| {

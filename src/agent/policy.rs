@@ -323,7 +323,8 @@ impl Ceilings {
 
 /// In the largest unit that divides it.
 fn size(bytes: u64) -> String {
-    let unit = [(30, "GiB"), (20, "MiB"), (10, "KiB")].into_iter().find(|(bits, _)| bytes % (1 << bits) == 0);
+    let unit =
+        [(30, "GiB"), (20, "MiB"), (10, "KiB")].into_iter().find(|(bits, _)| bytes.is_multiple_of(1 << bits));
     match unit {
         Some((bits, unit)) => format!("{} {unit}", bytes >> bits),
         None => format!("{bytes} bytes"),
