@@ -48,8 +48,11 @@ fn create(rig: &Rig, extra: Value) {
     must(rig, "create_server", spec);
 }
 
-/// Everything in the server's directory: mode, owner, and the content of files.
-fn tree(top: &Path) -> Vec<(String, u32, (u32, u32), Option<Vec<u8>>)> {
+/// Path, mode, owner, and the content of a file.
+type Thing = (String, u32, (u32, u32), Option<Vec<u8>>);
+
+/// Everything in a directory.
+fn tree(top: &Path) -> Vec<Thing> {
     let (mut found, mut waiting) = (Vec::new(), vec![top.to_owned()]);
     while let Some(dir) = waiting.pop() {
         for entry in fs::read_dir(dir).unwrap() {
@@ -358,7 +361,7 @@ fn what_an_older_agent_was_made_into_goes_when_there_is_a_new_one() {
     engine().must("POST", &format!("{older}&changes=LABEL%20{label}"), Some(&json!({})));
     assert_eq!(images().len(), 1);
     must(&rig, "write_file", json!({"path": "a", "content": "b"}));
-    assert_eq!(&images(), &[current.clone()], "the new one alone is left");
+    assert_eq!(images(), std::slice::from_ref(current), "the new one alone is left");
 }
 
 fn sha256(bytes: &[u8]) -> String {
