@@ -33,6 +33,7 @@ pub struct Refused;
 
 /// What a worker is given.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a task is boxed as it is queued")]
 pub enum Task {
     /// With what it has to wait for on disk.
     Job(Order, Claim, Option<Mark>),

@@ -51,7 +51,7 @@ fn what_happened_while_the_panel_was_away_is_told_after_a_kill_with_the_boot_it_
     let changes = changes(&told, &boot);
     // What was told before may be told again when its pong was lost with the Agent.
     assert!(changes.ends_with(&expected), "{told:#?}");
-    let seqs: Vec<_> = told.iter().filter_map(|m| (m["bootId"] == boot).then(|| m["seq"].as_u64())).collect();
+    let seqs: Vec<_> = told.iter().filter(|m| m["bootId"] == boot).map(|m| m["seq"].as_u64()).collect();
     assert!(seqs.is_sorted(), "{seqs:?}");
     assert!(told.iter().all(|message| message["type"] == "event"), "HTTP was answered: {told:#?}");
     link.wait("ping behind it", |seen| matches!(seen, Seen::Ping(_)).then_some(()));

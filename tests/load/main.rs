@@ -4,13 +4,13 @@
 mod chaos;
 #[cfg(feature = "panel")]
 mod contract;
+mod durable;
 mod fleet;
 mod flood;
 #[cfg(feature = "panel")]
 mod panel;
 mod rig;
 mod stalled;
-mod storm;
 mod transfer;
 mod whole;
 

@@ -4,7 +4,7 @@
 //! One thread accepts; each connection has two, one a direction. A [`Fault`] holds from when it is set on until it has
 //! struck once.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -213,7 +213,7 @@ impl Pipe {
                     self.to.write_all(&[byte])
                 };
                 rest.iter().try_for_each(|byte| drip(*byte))?;
-                for byte in self.from.try_clone()?.bytes() {
+                for byte in BufReader::new(self.from.try_clone()?).bytes() {
                     drip(byte?)?;
                 }
             }

@@ -208,8 +208,10 @@ mod tests {
         live
     }
 
+    type Seen = (Vec<Open>, Vec<(Done, bool)>, Vec<Said>, u64);
+
     /// What can be seen of it.
-    fn seen(live: &Live) -> (Vec<Open>, Vec<(Done, bool)>, Vec<Said>, u64) {
+    fn seen(live: &Live) -> Seen {
         let done = live.done().map(|(done, owed)| (done.clone(), owed));
         let (open, said) = (live.open().cloned().collect(), live.said().cloned().collect());
         (open, done.collect(), said, live.next_number)

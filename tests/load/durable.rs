@@ -1,5 +1,5 @@
 //! A thousand rounds of commands over a network that lies, and two hundred kills of the Agent among them; and how soon an
-//! Agent that was killed is at hand again. By hand: `LONGSHORE_AGENT=… cargo test --profile bench --test load storm`.
+//! Agent that was killed is at hand again. By hand: `LONGSHORE_AGENT=… cargo test --profile bench --test load durable`.
 
 use std::thread;
 use std::time::{Duration, Instant};
