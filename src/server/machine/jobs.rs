@@ -84,7 +84,8 @@ impl Machine {
                 let died = starting.died.take().filter(|d| d.at_ns >= facts.started_ns);
                 let (ticket, reason) = (starting.ticket, starting.reason);
                 self.cause = ticket;
-                self.engine_gap = false;
+                // The Engine may have gone away since, and the container with it.
+                self.engine_gap &= !self.known;
                 let ended = died.or_else(|| facts.died());
                 self.container = Some(Facts { running: ended.is_none(), ..facts });
                 match ended {
