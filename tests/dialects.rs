@@ -306,6 +306,8 @@ fn the_table_has_every_action_but_those_on_files() {
     let tested = cases("s", "c");
     let untested: Vec<_> = known
         .iter()
+        // What a Panel may say beside commands.
+        .filter(|name| **name != "event_ack")
         .filter(|name| !tested.iter().any(|case| case.action == **name))
         .filter(|name| !elsewhere.iter().any(|subject| name.contains(subject)))
         .collect();

@@ -13,7 +13,8 @@ fn shape(agent: &AgentProcess, status: &str, connected: bool, docker: Value) -> 
         "status": status, "timestamp": "<time>", "version": env!("CARGO_PKG_VERSION"), "nodeId": agent.node_id,
         "uptime": "<whole>", "connected": connected, "trouble?": "<text>", "docker": docker,
         "system": {"cpu": "<percent>", "memory": "<percent>", "disk": "<percent>"},
-        "servers": {"total": "<whole>", "running": "<whole>"},
+        "servers": {"total": "<whole>", "running": "<whole>"}, "confinement": "<text>",
+        "policyFault?": "<text>", "journal?": "<text>",
     })
 }
 

@@ -8,6 +8,10 @@ use super::*;
 impl Machine {
     pub(super) fn run(&mut self, job: Job) {
         debug_assert!(self.job.is_none(), "one job at a time");
+        if job == Job::Start {
+            // Of what went before a start nothing is asked; what goes unheard from now on may be of its run.
+            self.engine_gap = false;
+        }
         self.job = Some(job.clone());
         self.effects.push(Effect::Run(job));
     }
@@ -84,8 +88,6 @@ impl Machine {
                 let died = starting.died.take().filter(|d| d.at_ns >= facts.started_ns);
                 let (ticket, reason) = (starting.ticket, starting.reason);
                 self.cause = ticket;
-                // The Engine may have gone away since, and the container with it.
-                self.engine_gap &= !self.known;
                 let ended = died.or_else(|| facts.died());
                 self.container = Some(Facts { running: ended.is_none(), ..facts });
                 match ended {

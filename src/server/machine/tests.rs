@@ -439,17 +439,25 @@ fn over_its_disk_limit_before_it_is_up_the_start_is_answered() {
 }
 
 #[test]
-fn a_start_that_succeeded_before_the_engine_took_the_container_along_is_no_crash() {
-    let mut run = Run::new(false, true, Restart::Always, false);
-    run.step(Step::Work { fails: false });
-    run.step(Step::Ask(Request::Start));
-    assert_eq!(run.job.take(), Some(Job::Start));
-    run.world.start();
-    let started = run.world.facts();
-    run.step(Step::EngineDown { kills: true });
-    run.input(Input::Done(JobResult::Ok(started)));
-    run.step(Step::EngineUp);
-    assert_eq!((run.last_status, run.reason), (Status::Starting, Some(Reason::EngineRestart)));
-    run.come_to_rest();
-    assert_eq!(run.last_status, Status::Running);
+fn an_end_that_was_missed_while_a_start_was_under_way_is_no_crash() {
+    for engine_goes in [false, true] {
+        let mut run = Run::new(false, true, Restart::Always, false);
+        run.step(Step::Work { fails: false });
+        run.step(Step::Ask(Request::Start));
+        assert_eq!(run.job.take(), Some(Job::Start));
+        run.world.start();
+        let started = run.world.facts();
+        if engine_goes {
+            run.step(Step::EngineDown { kills: true });
+        } else {
+            run.world.end(143);
+            run.world.events.clear();
+            run.input(Input::EventsMissed);
+        }
+        run.input(Input::Done(JobResult::Ok(started)));
+        run.engine_up();
+        assert_eq!((run.last_status, run.reason), (Status::Starting, Some(Reason::EngineRestart)));
+        run.come_to_rest();
+        assert_eq!(run.last_status, Status::Running);
+    }
 }
