@@ -300,6 +300,7 @@ fn nonsense_is_told_apart_from_absence() {
     });
     check(&answer(301, ""), |e| e.status() == Some(301));
     check("", |e| matches!(e, Error::Unavailable(_)));
+    check("HTTP/1.0 200 OK\r\n\r\n{\"Id\":", |e| matches!(e, Error::Unavailable(_)));
 }
 
 #[test]

@@ -54,7 +54,11 @@ impl Http {
     /// Runs a call and reads a JSON answer.
     pub fn json<T: DeserializeOwned>(&self, call: Call) -> Result<T, Error> {
         let answer = self.run(call)?;
-        serde_json::from_slice(&answer).map_err(|e| Error::Malformed(e.to_string()))
+        serde_json::from_slice(&answer).map_err(|error| match error.is_eof() && !answer.is_empty() {
+            // Where the connection's end is the answer's end, one that broke is known by nothing else.
+            true => Error::Unavailable(format!("its answer was cut off: {error}")),
+            false => Error::Malformed(error.to_string()),
+        })
     }
 
     /// Runs a call to its whole answer, within its bound. It is sent a second time in two cases only: the
