@@ -48,21 +48,7 @@ impl Panel {
 
     /// With its data in this directory; one that is relative is its own.
     pub fn start_in(data: &Path, nodes: &[&str]) -> Panel {
-        let dir = tempfile::tempdir().unwrap();
-        let data = dir.path().join(data);
-        let (http, agents) = (String::new(), String::new());
-        let token = String::new();
-        let mut panel = Panel {
-            token,
-            _dir: dir,
-            data,
-            child: None,
-            http,
-            agents,
-            log: Arc::default(),
-            ended: None,
-            printed: None,
-        };
+        let mut panel = Panel::unstarted(data);
         for node in nodes {
             let added = panel.run(&["node", "add", node]);
             assert!(added.status.success(), "{added:?}");
@@ -74,22 +60,25 @@ impl Panel {
 
     /// A Panel in which nobody and nothing is yet.
     pub fn fresh() -> Panel {
+        let mut panel = Panel::unstarted(Path::new("data"));
+        panel.start_again(&[]);
+        panel
+    }
+
+    /// Its directory alone; what is added to it there is what it finds.
+    fn unstarted(data: &Path) -> Panel {
         let dir = tempfile::tempdir().unwrap();
-        let data = dir.path().join("data");
-        let (http, agents, token) = (String::new(), String::new(), String::new());
-        let mut panel = Panel {
-            token,
+        Panel {
+            token: String::new(),
+            data: dir.path().join(data),
             _dir: dir,
-            data,
             child: None,
-            http,
-            agents,
+            http: String::new(),
+            agents: String::new(),
             log: Arc::default(),
             ended: None,
             printed: None,
-        };
-        panel.start_again(&[]);
-        panel
+        }
     }
 
     /// Makes a user and an API token of theirs.
